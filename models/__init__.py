@@ -1,0 +1,1 @@
+"""Networks: torch, torchvision and safetensors only, so that they run on a bare GPU machine."""
