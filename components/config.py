@@ -1,0 +1,336 @@
+"""Configuration: one frozen section a stage, every field with its unit and bounds.
+
+The commented YAML that ``slopewatch config`` prints is generated from these fields, so that the
+description of a key cannot drift from the key. Unknown keys are refused at every level. Functions of
+the components take their own section, never the whole configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from components.errors import InputError
+
+Preset = Literal["fringe_rgb", "sincos", "rate", "multi"]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class RegionConfig(Section):
+    """The region grid. Left empty, the first ingested product's grid is taken."""
+
+    crs: str | None = None
+    """Projected CRS, e.g. `EPSG:32633`; empty: the product's own, or its UTM zone if it is geographic."""
+    resolution_m: float | None = Field(default=None, gt=0)
+    """Pixel size [m]; empty: the product's own."""
+    bounds: tuple[float, float, float, float] | None = None
+    """West, south, east, north in `crs` [m]; empty: the product's extent."""
+    dem: Path | None = None
+    """Elevation raster [m] for products that bring none."""
+
+
+class SimulateConfig(Section):
+    """A simulated region with exact truth, written as HyP3 products."""
+
+    seed: int = Field(default=1, ge=0)
+    """Seed: the same seed gives the same bytes."""
+    height: int = Field(default=2048, ge=128)
+    """Rows [px]."""
+    width: int = Field(default=2048, ge=128)
+    """Columns [px]."""
+    resolution_m: float = Field(default=25.0, gt=0)
+    """Pixel size [m]."""
+    epsg: int = 32647
+    """UTM zone of the region (EPSG code)."""
+    tracks: tuple[Literal["ascending", "descending"], ...] = ("descending",)
+    """Orbit directions to simulate."""
+    periods: int = Field(default=2, ge=1, le=60)
+    """Number of consecutive periods."""
+    period_days: int = Field(default=180, ge=6, le=720)
+    """Length of a period [days]."""
+    start: str = "2023-01-01"
+    """First day of the first period (ISO date)."""
+    landslides_per_1000km2: float = Field(default=300.0, ge=0)
+    """Density of landslides on slopes of 10 to 45 degrees; 0 gives a landslide-free null map."""
+    dem: Path | None = None
+    """Elevation raster [m] to use instead of generated terrain."""
+
+
+class IngestConfig(Section):
+    """From products to the period cube."""
+
+    coherence_min: float = Field(default=0.3, ge=0, le=1)
+    """Pixels of lower coherence are not valid."""
+    reference: Literal["median", "none"] = "median"
+    """Referencing: subtract the median displacement of stable coherent ground, or nothing."""
+    reference_coherence: float = Field(default=0.7, ge=0, le=1)
+    """Coherence of the ground used for referencing (lowered in steps where too little reaches it)."""
+    resampling: Literal["bilinear", "nearest", "cubic"] = "bilinear"
+    """Method of the one reprojection onto the region grid."""
+    chunk: int = Field(default=256, ge=16)
+    """Zarr chunk side [px]."""
+    shard: int = Field(default=1024, ge=16)
+    """Zarr shard side [px], a multiple of `chunk`."""
+    incidence_deg: float | None = Field(default=None, gt=0, lt=90)
+    """Incidence angle [deg] for products that bring no geometry."""
+    heading_deg: float | None = Field(default=None, ge=-360, le=360)
+    """Flight heading [deg, clockwise from north] for products that bring no geometry."""
+    track: str | None = None
+    """Track name for products that do not name theirs."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.shard % self.chunk:
+            msg = f"shard ({self.shard}) must be a multiple of chunk ({self.chunk})"
+            raise ValueError(msg)
+        return self
+
+
+class TileConfig(Section):
+    """From the cube to training tiles."""
+
+    size: int = Field(default=256, ge=32)
+    """Tile side before up-sampling [px]."""
+    stride: int = Field(default=192, ge=8)
+    """Distance of neighbouring tiles [px], at most `size`."""
+    upsample: Literal[1, 2, 3] = 1
+    """Up-sampling factor of the tiles."""
+    valid_fraction_min: float = Field(default=0.2, ge=0, le=1)
+    """Tiles with a smaller share of valid pixels are left out (and counted)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.stride > self.size:
+            msg = f"stride ({self.stride}) must not exceed size ({self.size})"
+            raise ValueError(msg)
+        return self
+
+
+class DatasetConfig(Section):
+    """From interpreters' polygons and tiles to a COCO dataset."""
+
+    labels: Path | None = None
+    """Polygon layer (shapefile, GeoPackage, GeoJSON); simulated regions bring their own."""
+    preset: Preset = "rate"
+    """Model input channels."""
+    category_attribute: str | None = None
+    """Attribute that holds the category; empty: every polygon is `landslide`."""
+    categories: tuple[str, ...] = ("landslide",)
+    """Category names; category ids count from 1 in this order."""
+    split: Literal["blocks", "random"] = "blocks"
+    """Spatial blocks with a buffer, or the paper's random split (leaks between neighbours)."""
+    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    """Shares of train, val and test."""
+    block_km: float = Field(default=10.0, gt=0)
+    """Side of a split block [km]."""
+    min_visible: float = Field(default=0.3, ge=0, le=1)
+    """Landslides cut by a tile edge to less than this share are `iscrowd` (ignored in training)."""
+    min_pixels: int = Field(default=6, ge=1)
+    """Objects of fewer pixels in a tile are `iscrowd`."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the split."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if abs(sum(self.fractions) - 1) > 1e-6 or min(self.fractions) < 0:
+            msg = f"fractions must be >= 0 and sum to 1; got {self.fractions}"
+            raise ValueError(msg)
+        return self
+
+
+class TrainConfig(Section):
+    """Network and training."""
+
+    model: str = "demo"
+    """Network form: a key of the form table in models/mask_rcnn.py."""
+    epochs: int = Field(default=20, ge=1)
+    """Epochs at most."""
+    batch_size: int = Field(default=4, ge=1)
+    """Images a step."""
+    crop: int | None = Field(default=None, ge=64)
+    """Side of the random crop taken from a tile [px]; empty: the whole tile."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate (AdamW, linear warm-up, cosine decay)."""
+    weight_decay: float = Field(default=1e-2, ge=0)
+    """AdamW weight decay."""
+    warmup_steps: int = Field(default=50, ge=0)
+    """Steps of linear warm-up."""
+    ema_decay: float = Field(default=0.99, ge=0, lt=1)
+    """Decay of the exponential moving average of the weights; 0 switches it off."""
+    patience: int = Field(default=1000, ge=1)
+    """Early stop after so many epochs without a better validation score."""
+    validate_every: int = Field(default=5, ge=1)
+    """Validation every so many epochs."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 where the processor computes in it, else float32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; empty: all cores. Results are reproducible for the same number."""
+    initial_weights: Path | None = None
+    """Weights to start from instead of random ones (.safetensors)."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of initialisation, order and augmentation."""
+
+
+class InferConfig(Section):
+    """Windowed inference and stitching."""
+
+    weights: Path | None = None
+    """Weights (.safetensors with its card beside it); empty: those trained in the workspace."""
+    window: int = Field(default=256, ge=64)
+    """Window side [px]."""
+    overlap: float = Field(default=0.33, ge=0, lt=1)
+    """Shared fraction of neighbouring windows."""
+    batch_size: int = Field(default=4, ge=1)
+    """Windows a forward pass."""
+    valid_fraction_min: float = Field(default=0.02, ge=0, le=1)
+    """Windows with a smaller share of valid pixels are skipped (and counted)."""
+    score_min: float = Field(default=0.05, ge=0, le=1)
+    """Detections of lower score are not kept."""
+    seam_iou: float = Field(default=0.3, gt=0, le=1)
+    """Masks join where their IoU inside the ground that both windows saw reaches this."""
+    containment: float = Field(default=0.7, gt=0, le=1)
+    """… or where this share of the smaller piece lies inside the other."""
+    mask_threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Averaged mask probability of a landslide pixel."""
+    max_detections: int = Field(default=200, ge=1)
+    """Detections a window at most; reaching it is reported."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; empty: all cores."""
+
+
+class InventoryConfig(Section):
+    """From stitched landslides to the inventory."""
+
+    score_min: float | None = Field(default=None, ge=0, le=1)
+    """Operating threshold; empty: the one in the weights' card (best F1 on validation)."""
+    min_pixels: int = Field(default=12, ge=1)
+    """Minimum mapping unit [px]."""
+    lineage_iou: float = Field(default=0.3, gt=0, le=1)
+    """Landslides of two periods are one lineage from this IoU …"""
+    lineage_overlap: float = Field(default=0.5, gt=0, le=1)
+    """… or from this intersection over the smaller area."""
+    brightness_cycle_mm: float = Field(default=27.7, gt=0)
+    """Displacement of one colour cycle of the fringe render [mm]; 27.7 mm is half the wavelength."""
+
+
+class EvaluateConfig(Section):
+    """Metrics on held-out ground."""
+
+    labels: Path | None = None
+    """Reference polygons; empty: those of the dataset."""
+    area: Literal["test", "all"] = "test"
+    """Evaluate inside the test blocks, or on the whole map."""
+    iou: float = Field(default=0.5, gt=0, le=1)
+    """Mask IoU of a match."""
+    min_pixels: int = Field(default=12, ge=1)
+    """Smaller reference objects are ignored, neither hit nor miss."""
+    baseline_sigma: float = Field(default=2.0, gt=0)
+    """Threshold of the baseline in standard deviations of the map."""
+
+
+class Config(Section):
+    """All sections."""
+
+    region: RegionConfig = RegionConfig()
+    simulate: SimulateConfig = SimulateConfig()
+    ingest: IngestConfig = IngestConfig()
+    tile: TileConfig = TileConfig()
+    dataset: DatasetConfig = DatasetConfig()
+    train: TrainConfig = TrainConfig()
+    infer: InferConfig = InferConfig()
+    inventory: InventoryConfig = InventoryConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def load_config(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
+    """Read a configuration file and lay overrides over it.
+
+    Parameters
+    ----------
+    path : Path or None
+        YAML file; None for the defaults.
+    overrides : dict, optional
+        ``{"section.key": value}``.
+
+    Returns
+    -------
+    Config
+
+    Raises
+    ------
+    InputError
+        SW-101 where the file is missing; SW-701 where it is not YAML, holds an unknown key or a
+        value out of bounds (the message names the key).
+    """
+    data: dict[str, Any] = {}
+    if path is not None:
+        try:
+            data = yaml.safe_load(path.read_text()) or {}
+        except FileNotFoundError:
+            raise InputError("SW-101", "no such configuration file", path=path) from None
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as e:
+            raise InputError("SW-701", str(e).replace("\n", " "), path=path) from e
+        if not isinstance(data, dict):
+            raise InputError("SW-701", "the file must hold sections with keys", path=path)
+    for dotted, value in (overrides or {}).items():
+        section, _, key = dotted.partition(".")
+        inner = data.get(section) or {}
+        if not key or not isinstance(inner, dict):
+            raise InputError("SW-701", f"`{dotted}` is not section.key", path=path)
+        data[section] = {**inner, key: value}
+    data = {k: v for k, v in data.items() if v is not None}
+    try:
+        return Config.model_validate(data)
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(str(x) for x in first["loc"])
+        got = first.get("input")
+        raise InputError(
+            "SW-701",
+            f"`{where}`: {first['msg']} (got {got!r}); {len(e.errors())} problem(s)",
+            path=path,
+        ) from e
+
+
+def config_yaml(config: Config | None = None) -> str:
+    """The configuration as YAML in which every key is commented with its description and default.
+
+    Parameters
+    ----------
+    config : Config, optional
+        Values; the defaults if left out.
+
+    Returns
+    -------
+    str
+        Text that `load_config` reads back to an equal configuration.
+    """
+    return "\n".join(_yaml_lines(config or Config())) + "\n"
+
+
+def _yaml_lines(config: Config) -> Iterator[str]:
+    yield "# slopewatch configuration. Every key may be left out; unknown keys are refused."
+    for name, field in type(config).model_fields.items():
+        section: Section = getattr(config, name)
+        yield ""
+        yield f"# {(type(section).__doc__ or field.description or '').splitlines()[0]}"
+        yield f"{name}:"
+        values = section.model_dump(mode="json")
+        for key, inner in type(section).model_fields.items():
+            for line in (inner.description or "").splitlines():
+                yield f"  # {line}"
+            text = yaml.safe_dump(values[key], default_flow_style=True, width=1000)
+            yield f"  {key}: {text.removesuffix(chr(10)).removesuffix('...').strip()}"
