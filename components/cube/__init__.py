@@ -1,0 +1,1 @@
+"""The aligned period cube: template, region writes, publish."""

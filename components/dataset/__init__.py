@@ -1,0 +1,1 @@
+"""From cube and polygons to tiles, COCO and tensors."""

@@ -1,0 +1,1 @@
+"""Pixel, object and COCO metrics; baselines."""

@@ -1,0 +1,1 @@
+"""Windows to detections to stitched landslides."""

@@ -1,0 +1,1 @@
+"""Physics of InSAR: arrays in, arrays out, no I/O."""

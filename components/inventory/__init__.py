@@ -1,0 +1,1 @@
+"""Polygons, attributes, lineage, export, report."""

@@ -1,0 +1,1 @@
+"""Readers of deformation products: one a format, and refusals."""

@@ -1,0 +1,1 @@
+"""Simulated regions with exact truth, written as HyP3 products."""
