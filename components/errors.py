@@ -6,6 +6,7 @@ of ``docs/errors.md`` (a test compares the two).
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -163,6 +164,10 @@ CODES: Final[dict[str, tuple[str, str]]] = {
         "Give --labels FILE with the interpreters' polygons.",
     ),
     "SW-602": ("Nothing to inventory", "Run `slopewatch infer` first."),
+    "SW-603": (
+        "Metrics contradict each other",
+        "A defect of slopewatch: report it with the message.",
+    ),
     # 7xx: configuration and command line
     "SW-701": (
         "Configuration invalid",
@@ -227,3 +232,28 @@ class ModelError(SlopewatchError):
 
 class ProcessingError(SlopewatchError):
     """Inference, stitching or inventory cannot go on (SW-5xx, SW-6xx)."""
+
+
+def codes_markdown() -> str:
+    """The table of codes as the page ``docs/errors.md``.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    rows = [f"| {code} | {title} | {remedy} |" for code, (title, remedy) in sorted(CODES.items())]
+    head = [
+        "# Error codes",
+        "",
+        "Every error that a user can cause names its code, what is wrong, in which file, and what to do.",
+        "Written by `make docs` from `components/errors.py`.",
+        "",
+        "| code | what | do |",
+        "|---|---|---|",
+    ]
+    return "\n".join([*head, *rows])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(codes_markdown() + "\n")

@@ -1,1 +1,7 @@
 """When, with which parameters and with which retries: the only place that imports Prefect."""
+
+import os
+
+# Nothing is sent anywhere unasked: both switches are needed, one for the server, one for the SDK.
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -1,0 +1,58 @@
+"""Flow `dataset`: tiles and interpreters' polygons to a COCO dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from components.config import Config, DatasetConfig
+from components.dataset.coco import build_dataset
+from components.errors import InputError, WorkspaceError
+from components.provenance import file_sha256
+from components.workspace import Artefact, artefact_dict, read_artefact
+from flows.progress import report
+from flows.tasks import open_workspace, run_stage, stage_task
+
+
+@stage_task("build-dataset")
+def make_dataset(
+    workspace: str,
+    tiles: dict[str, Any],
+    labels: str,
+    labels_sha256: str,  # noqa: ARG001 - part of the cache key
+    dataset: dict[str, Any],
+) -> Artefact:
+    """Build the COCO dataset."""
+    ws = open_workspace(workspace)
+    with ws.lock():
+        cfg = DatasetConfig(**dataset)
+        return build_dataset(ws, Artefact(**tiles), Path(labels), cfg, report)
+
+
+@flow(name="dataset")
+def dataset(workspace: Path, config: Config = Config()) -> Artefact:
+    """Build the COCO dataset from tiles and polygons.
+
+    Args:
+        workspace: Folder of the region.
+        config: Section `dataset` is used; its key `labels` names the polygons.
+    """
+    ws = open_workspace(workspace)
+    labels = config.dataset.labels
+    if labels is None:
+        raise InputError("SW-303", "no polygons given", remedy="Give --labels FILE.")
+    tiles = read_artefact(ws.place("tiles"))
+    if tiles is None:
+        raise WorkspaceError(
+            "SW-205", "the workspace holds no tiles", path=ws.root, remedy="Run `slopewatch tile`."
+        )
+    return run_stage(
+        make_dataset,
+        workspace=str(workspace),
+        tiles=artefact_dict(tiles),
+        labels=str(labels),
+        labels_sha256=file_sha256(labels),
+        dataset=config.dataset.model_dump(mode="json", exclude={"labels"}),
+    )

@@ -1,0 +1,55 @@
+"""Flows `run` (the whole chain with training) and `map` (new products, weights at hand)."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from prefect import flow
+
+from components.config import Config
+from flows.dataset import dataset
+from flows.inference import infer, weights_of
+from flows.ingest import ingest
+from flows.inventory import evaluate, inventory
+from flows.summary import Summary, summarise
+from flows.tasks import open_workspace
+from flows.tiling import tile
+from flows.training import train
+
+
+@flow(name="run")
+def run(workspace: Path, products: list[Path], config: Config = Config()) -> Summary:
+    """Products and polygons to a trained model, its metrics, the inventory and the report.
+
+    Args:
+        workspace: Folder of the region.
+        products: Deformation products of one or more periods.
+        config: All sections; `dataset.labels` names the interpreters' polygons.
+    """
+    start = time.monotonic()
+    ingest(workspace, products, config)
+    tile(workspace, config)
+    dataset(workspace, config)
+    train(workspace, config)
+    detections = infer(workspace, config)
+    evaluate(workspace, config)
+    result = inventory(workspace, config)
+    return summarise(open_workspace(workspace), result, detections, time.monotonic() - start)
+
+
+@flow(name="map")
+def map_products(workspace: Path, products: list[Path], config: Config = Config()) -> Summary:
+    """New products and weights at hand to an inventory: no labels needed.
+
+    Args:
+        workspace: Folder of the region.
+        products: Deformation products of one or more periods.
+        config: Sections `region`, `ingest`, `infer` and `inventory` are used.
+    """
+    start = time.monotonic()
+    weights_of(open_workspace(workspace), config.infer)
+    ingest(workspace, products, config)
+    detections = infer(workspace, config)
+    result = inventory(workspace, config)
+    return summarise(open_workspace(workspace), result, detections, time.monotonic() - start)

@@ -1,0 +1,148 @@
+"""Results for people: rich tables on standard output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from components.workspace import Artefact
+
+if TYPE_CHECKING:
+    from components.simulation.region import SimulationResult
+    from flows.demo import DemoResult
+    from flows.plan import Plan
+    from flows.summary import Summary
+
+_out = Console(soft_wrap=True)
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+
+def artefacts(found: Artefact | Iterable[Artefact]) -> None:
+    """Where artefacts are, and whether anything was computed.
+
+    Parameters
+    ----------
+    found : Artefact or iterable of Artefact
+        Published artefacts.
+    """
+    table = Table("stage", "what", "state", "folder", box=None, header_style="bold")
+    for a in [found] if isinstance(found, Artefact) else found:
+        what = " ".join(str(a.meta[k]) for k in ("track", "period") if k in a.meta)
+        state = "known already, nothing done" if a.reused else "made"
+        table.add_row(a.stage, what, state, a.path)
+    _out.print(table)
+
+
+def simulation(result: SimulationResult) -> None:
+    """What the simulator wrote.
+
+    Parameters
+    ----------
+    result : SimulationResult
+        Products, labels and truth.
+    """
+    table = Table(box=None, show_header=False)
+    for product in result.products:
+        table.add_row("product", str(product))
+    table.add_row("labels", str(result.labels))
+    table.add_row("truth", str(result.truth))
+    _out.print(table)
+    _out.print(f"{result.n_landslides} landslides")
+
+
+def summary(result: Summary) -> None:
+    """Facts of a finished run.
+
+    Parameters
+    ----------
+    result : Summary
+        Of `run`, `map` or `infer`.
+    """
+    windows = ", ".join(f"{n} {state}" for state, n in result.windows.items())
+    speed = (result.mapped_km2 or 0.0) / result.inference_seconds if result.inference_seconds else 0
+    table = Table(box=None, show_header=False)
+    if result.inventory is not None:
+        table.add_row("landslides", f"{result.n_landslides} records")
+        table.add_row("mapped", f"{result.mapped_km2:,.0f} km² over all periods")
+    table.add_row("windows", windows)
+    table.add_row("inference", f"{result.inference_seconds:.1f} s ({speed:.0f} km²/s)")
+    table.add_row("wall time", f"{result.seconds:.1f} s")
+    if result.inventory is not None:
+        table.add_row("inventory", str(result.inventory))
+        table.add_row("report", str(result.report))
+    _out.print(table)
+
+
+#: Rows of the metrics table: label, path into a method's pooled metrics.
+_METRIC_ROWS = (
+    ("reference landslides", ("objects", "n_reference")),
+    ("found (matched)", ("objects", "tp")),
+    ("missed", ("objects", "fn")),
+    ("false alarms", ("objects", "fp")),
+    ("object precision", ("objects", "precision")),
+    ("object recall", ("objects", "recall")),
+    ("object F1", ("objects", "f1")),
+    ("mean IoU of matches", ("objects", "mean_matched_iou")),
+    ("pixel IoU", ("pixels", "iou")),
+    ("pixel F1", ("pixels", "f1")),
+    ("pixel precision", ("pixels", "precision")),
+    ("pixel recall", ("pixels", "recall")),
+    ("pixel accuracy", ("pixels", "accuracy")),
+    ("COCO AP", ("coco", "ap")),
+    ("COCO AP50", ("coco", "ap50")),
+)
+
+
+def metrics(found: dict[str, Any]) -> None:
+    """Model and baseline on the same held-out ground.
+
+    Parameters
+    ----------
+    found : dict
+        Content of ``metrics.json``.
+    """
+    table = Table("on held-out ground", "model", "2σ baseline", box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for label, (group, key) in _METRIC_ROWS:
+        values = [found[m]["pooled"][group].get(key) for m in ("model", "baseline")]
+        table.add_row(label, *(_number(v) for v in values))
+    _out.print(table)
+
+
+def plan(found: Plan) -> None:
+    """What a run would do.
+
+    Parameters
+    ----------
+    found : Plan
+        Of the flow `plan`.
+    """
+    table = Table("stage", "what", "state", "amount", "expected", box=None, header_style="bold")
+    for step in found.steps:
+        expected = "" if step.seconds is None else f"{step.seconds:,.0f} s"
+        table.add_row(step.stage, step.what, step.state, step.amount, expected)
+    _out.print(table)
+    _out.print(f"expected time: {found.seconds:,.0f} s ({found.basis})")
+
+
+def demo(result: DemoResult) -> None:
+    """Facts and metrics of the demo, and where to look.
+
+    Parameters
+    ----------
+    result : DemoResult
+        Of the flow `demo`.
+    """
+    metrics(result.metrics)
+    _out.print()
+    summary(result.summary)
+    _out.print(f"\nOpen the report: {result.summary.report}")
