@@ -88,8 +88,11 @@ class Ledger:
             raise WorkspaceError(code, str(e.__cause__ or e), path=self.url) from e
 
     def _select(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
-        with self._engine.connect() as c:
-            return [dict(r) for r in c.execute(query).mappings()]
+        try:
+            with self._engine.connect() as c:
+                return [dict(r) for r in c.execute(query).mappings()]
+        except sa.exc.SQLAlchemyError as e:
+            raise WorkspaceError("SW-207", str(e.__cause__ or e), path=self.url) from e
 
     def record_artefact(self, stage: str, key: str, path: Path, meta: Mapping[str, Any]) -> None:
         """Record a published artefact; recording it again changes nothing but the time.

@@ -10,6 +10,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -84,15 +85,22 @@ def file_sha256(path: Path) -> str:
     InputError
         SW-101 where the file is missing, SW-102 where it cannot be read.
     """
-    sha = hashlib.sha256()
     try:
-        with path.open("rb") as f:
-            while chunk := f.read(_CHUNK):
-                sha.update(chunk)
+        stat = path.stat()
+        return _file_sha256(str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
     except FileNotFoundError:
         raise InputError("SW-101", "no such file", path=path) from None
     except OSError as e:
         raise InputError("SW-102", e.strerror or str(e), path=path) from e
+
+
+@lru_cache(maxsize=4096)
+def _file_sha256(path: str, size: int, mtime_ns: int, inode: int) -> str:  # noqa: ARG001
+    """Hash a file once a process: size, time and inode tell whether it is still the same file."""
+    sha = hashlib.sha256()
+    with Path(path).open("rb") as f:
+        while chunk := f.read(_CHUNK):
+            sha.update(chunk)
     return sha.hexdigest()
 
 

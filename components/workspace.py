@@ -74,7 +74,7 @@ def coded_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        if e.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if e.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise WorkspaceError("SW-202", e.strerror or str(e), path=path) from e
         if e.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
             raise WorkspaceError("SW-201", e.strerror or str(e), path=path) from e
@@ -108,6 +108,8 @@ class Workspace:
                 raise WorkspaceError(
                     "SW-201", "there is a file of this name", path=self.root
                 ) from None
+            except FileNotFoundError as e:  # a file system that makes no folders, such as /proc
+                raise WorkspaceError("SW-201", "cannot make this folder", path=self.root) from e
         self.ledger = Ledger(ledger_url or f"sqlite:///{self.root / 'ledger.sqlite'}")
 
     @property
@@ -216,10 +218,11 @@ class Workspace:
                 }
                 write_json(folder / MANIFEST, manifest)
                 final.parent.mkdir(parents=True, exist_ok=True)
+                old = Path(tempfile.mkdtemp(prefix="old-", dir=self.staging))
                 if final.exists():
-                    old = Path(tempfile.mkdtemp(prefix="old-", dir=self.staging))
                     os.replace(final, old / "x")
                 os.replace(folder, final)
+                shutil.rmtree(old, ignore_errors=True)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         self.ledger.record_artefact(stage, key, final.relative_to(self.root), meta)
@@ -289,7 +292,8 @@ def read_artefact(folder: Path) -> Artefact | None:
     path = folder / MANIFEST
     try:
         data = json.loads(path.read_text())
-        stage, key, meta, files = data["stage"], data["key"], data["meta"], data["files"]
+        stage, key, meta = data["stage"], data["key"], data["meta"]
+        files = dict(data["files"])
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as e:

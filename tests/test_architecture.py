@@ -11,9 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: Each package or module of components may import only those to its left (and itself).
 ORDER = (
-    ("errors", "progress", "layers", "provenance", "ledger", "workspace", "config", "grid")
-    + ("insar", "products", "cube", "simulation", "dataset")
-    + ("training", "inference", "evaluation", "inventory")
+    *("errors", "progress", "layers", "provenance", "ledger", "workspace", "config", "grid"),
+    *("insar", "products", "cube", "simulation", "dataset"),
+    *("training", "inference", "evaluation", "inventory"),
 )
 
 #: Heavy libraries and the only places that may import them.

@@ -1,0 +1,247 @@
+"""Detections of windows and stitched landslides: the values, and their exact storage.
+
+A landslide is a pixel mask on the region grid, cropped to its bounding box, so that memory follows the
+landslides and not the map.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.errors import WorkspaceError
+from components.workspace import coded_os_errors
+
+#: Version of the instance file.
+FORMAT: Final = 1
+
+#: Mean probabilities are kept in steps of this; a half is one of them.
+PROBABILITY_STEP: Final = 1.0 / 254.0
+
+# The ZIP format has no "no time": its first representable instant stands for it.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """One object as one window saw it.
+
+    Parameters
+    ----------
+    window_id : int
+        Window that was run.
+    category : int
+        Class, from 1.
+    score : float
+        The detector's score, in [0, 1].
+    row, col : int
+        First row and column of `prob` on the map [px].
+    prob : ndarray, float32, ``[h, w]``
+        Mask probability at pixel resolution, in [0, 1]; 0 outside the crop. The crop lies inside the
+        window.
+    """
+
+    window_id: int
+    category: int
+    score: float
+    row: int
+    col: int
+    prob: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One landslide of the stitched map.
+
+    Parameters
+    ----------
+    category : int
+        Class, from 1.
+    score : float
+        Mean of the member detections' scores, weighted by the pixels that each saw away from its
+        window's edges (see docs/stitching.md), in [0, 1].
+    row, col : int
+        First row and column of `mask` on the map [px].
+    mask : ndarray, bool, ``[h, w]``
+        Pixels of the landslide; tight: every border row and column holds one.
+    prob : ndarray, float32, ``[h, w]``
+        Mean mask probability over the member windows, in [0, 1], in steps of `PROBABILITY_STEP`.
+    n_windows : int
+        Windows that saw it: k of k-of-n.
+    n_covering : int
+        Windows that were run and should have seen it: n of k-of-n, at least `n_windows`.
+    """
+
+    category: int
+    score: float
+    row: int
+    col: int
+    mask: NDArray[np.bool_]
+    prob: NDArray[np.float32]
+    n_windows: int
+    n_covering: int
+
+    @property
+    def agreement(self) -> float:
+        """Share of the windows on its ground that saw it, in (0, 1]."""
+        return self.n_windows / self.n_covering
+
+    @property
+    def area_px(self) -> int:
+        """Number of pixels."""
+        return int(np.count_nonzero(self.mask))
+
+    @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """First row, first column, row end, column end (half-open) on the map."""
+        height, width = self.mask.shape
+        return self.row, self.col, self.row + height, self.col + width
+
+
+def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays as ``.npz`` whole or not at all, with the same bytes for the same values.
+
+    ``numpy.savez`` stamps the time into the file; this does not.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder must exist.
+    arrays : mapping of str to ndarray
+        No object arrays.
+
+    Raises
+    ------
+    WorkspaceError
+        SW-202 on a full disk, SW-201 without permission.
+    """
+    with coded_os_errors(path):
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with part.open("wb") as f:
+                with zipfile.ZipFile(f, "w") as archive:
+                    for name in sorted(arrays):
+                        data = io.BytesIO()
+                        np.lib.format.write_array(data, arrays[name], allow_pickle=False)
+                        entry = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+                        entry.compress_type = zipfile.ZIP_DEFLATED
+                        entry.create_system = 3  # the default differs between systems
+                        archive.writestr(entry, data.getbuffer(), compresslevel=1)
+                f.flush()
+                os.fsync(f.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read a file of `save_arrays`.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict of str to ndarray
+
+    Raises
+    ------
+    WorkspaceError
+        SW-206 where the file is missing, truncated or foreign.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in data.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as e:
+        raise WorkspaceError("SW-206", f"array file unreadable: {e}", path=path) from e
+
+
+def save_instances(path: Path, instances: Sequence[Instance]) -> None:
+    """Write stitched landslides exactly and reproducibly.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.npz`` file.
+    instances : sequence of Instance
+        In the order in which they are to be read.
+
+    Raises
+    ------
+    WorkspaceError
+        SW-202 on a full disk, SW-201 without permission.
+    """
+    masks = [i.mask.ravel() for i in instances]
+    probs = [i.prob.ravel() for i in instances]
+    save_arrays(
+        path,
+        {
+            "format": np.asarray(FORMAT, np.int32),
+            "category": np.asarray([i.category for i in instances], np.int32),
+            "score": np.asarray([i.score for i in instances], np.float64),
+            "row": np.asarray([i.row for i in instances], np.int64),
+            "col": np.asarray([i.col for i in instances], np.int64),
+            "height": np.asarray([i.mask.shape[0] for i in instances], np.int64),
+            "width": np.asarray([i.mask.shape[1] for i in instances], np.int64),
+            "n_windows": np.asarray([i.n_windows for i in instances], np.int32),
+            "n_covering": np.asarray([i.n_covering for i in instances], np.int32),
+            "mask_bits": np.packbits(np.concatenate(masks) if masks else np.empty(0, bool)),
+            "prob": np.concatenate(probs) if probs else np.empty(0, np.float32),
+        },
+    )
+
+
+def load_instances(path: Path) -> list[Instance]:
+    """Read what `save_instances` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.npz`` file.
+
+    Returns
+    -------
+    list of Instance
+        Equal to those written, to the bit.
+
+    Raises
+    ------
+    WorkspaceError
+        SW-206 where the file is missing, damaged or of another version.
+    """
+    data = load_arrays(path)
+    try:
+        if int(data["format"]) != FORMAT:
+            raise WorkspaceError("SW-206", f"instance format {data['format']}", path=path)
+        sizes = data["height"] * data["width"]
+        ends = np.cumsum(sizes)
+        total = int(ends[-1]) if len(ends) else 0
+        bits = np.unpackbits(data["mask_bits"], count=total).astype(bool)
+        out = []
+        for k, (end, size) in enumerate(zip(ends.tolist(), sizes.tolist(), strict=True)):
+            shape = (int(data["height"][k]), int(data["width"][k]))
+            out.append(
+                Instance(
+                    category=int(data["category"][k]),
+                    score=float(data["score"][k]),
+                    row=int(data["row"][k]),
+                    col=int(data["col"][k]),
+                    mask=bits[end - size : end].reshape(shape),
+                    prob=data["prob"][end - size : end].reshape(shape),
+                    n_windows=int(data["n_windows"][k]),
+                    n_covering=int(data["n_covering"][k]),
+                )
+            )
+    except (KeyError, ValueError, IndexError) as e:
+        raise WorkspaceError("SW-206", f"instance file damaged: {e}", path=path) from e
+    return out

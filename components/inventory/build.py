@@ -1,0 +1,426 @@
+"""From stitched detections of all tracks and periods to the inventory: files, pictures, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import geopandas as gpd
+import numpy as np
+from pyproj import CRS
+
+from components.config import InventoryConfig
+from components.cube.read import find_cube, read_layers
+from components.cube.region import region_geobox
+from components.errors import ProcessingError
+from components.evaluation.stage import model_card, operating_threshold
+from components.grid import Window, geobox_to_dict
+from components.inference.instances import load_instances
+from components.inventory.attributes import LAYERS_READ, Map, Sample, attribute_table
+from components.inventory.export import write_all
+from components.inventory.lineage import Lineage, Member, trace
+from components.inventory.overview import Reader
+from components.inventory.pictures import crs_name, draw_entry, reference_frame
+from components.inventory.polygons import Extent, geodesic_extent, lonlat_transformer, pixel_polygon
+from components.inventory.report import MapEntry, Report, number, render_report
+from components.inventory.selection import (
+    Landslide,
+    Selection,
+    select,
+)
+from components.progress import Progress, no_progress
+from components.provenance import digest, software
+from components.workspace import Artefact, Workspace, stage_key, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
+
+#: Raised when results change for the same inputs.
+ALGORITHM: Final = "1"
+
+
+#: Landslides whose layers are read together lie in one block of this side [px].
+_BLOCK: Final = 512
+
+
+@dataclass(frozen=True)
+class _MapWork:
+    """One map on its way through the build."""
+
+    artefact: Artefact
+    cube: Artefact
+    facts: Map
+    score_min: float
+    card: dict[str, Any] | None = field(repr=False)
+    selection: Selection = field(repr=False)
+    reader: Reader = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return f"{self.facts.track}_{self.facts.period}"
+
+
+def build_inventory(
+    ws: Workspace,
+    detections: Sequence[Artefact],
+    cfg: InventoryConfig,
+    evaluation: Artefact | None = None,
+    progress: Progress = no_progress,
+    *,
+    title: str = "Inventory of active landslides",
+) -> Artefact:
+    """Make the inventory of all given maps.
+
+    Parameters
+    ----------
+    ws : Workspace
+        Holds region, tracks and cubes of the detections.
+    detections : sequence of Artefact
+        Stage ``detections``, one per track and period.
+    cfg : InventoryConfig
+        Thresholds.
+    evaluation : Artefact, optional
+        Stage ``evaluation``; its table goes into the report, its reference polygons onto the maps.
+    progress : Progress
+        Told of attributes, pictures and files.
+    title : str
+        Head line of the report.
+
+    Returns
+    -------
+    Artefact
+        Stage ``inventory``: ``landslides.gpkg``, ``.shp``, ``.parquet``, ``map_*.png``,
+        ``zoom_*.png``, ``report.html``, ``summary.json``. Meta: ``n_landslides``, ``n_lineages``,
+        ``mapped_km2``, ``landslide_km2``, ``windows``.
+
+    Raises
+    ------
+    ProcessingError
+        SW-602 without detections.
+    InputError
+        SW-702 where a cube is missing.
+    """
+    if not detections:
+        raise ProcessingError("SW-602", "no detections to inventory", path=ws.root)
+    ordered = sorted(detections, key=lambda a: (a.meta["track"], a.meta["period"]))
+    cubes = [find_cube(ws, a.meta["track"], a.meta["period"]) for a in ordered]
+    key = stage_key(
+        "inventory",
+        ALGORITHM,
+        [a.key for a in ordered],
+        [c.key for c in cubes],
+        cfg.model_dump(mode="json"),
+        None if evaluation is None else evaluation.key,
+        title,
+    )
+    final = ws.place("inventory")
+    if found := ws.find(final, key):
+        return found
+
+    geobox = region_geobox(ws)
+    grid = geobox_to_dict(geobox)
+    references = reference_frame(evaluation)
+    works = [
+        _prepare(ws, artefact, cube, cfg, grid)
+        for artefact, cube in zip(ordered, cubes, strict=True)
+    ]
+    lineages = trace(
+        [
+            Member(x.id, w.facts.track, (w.facts.date_start, w.facts.date_end), x.footprint)
+            for w in works
+            for x in w.selection.landslides
+        ],
+        iou_min=cfg.lineage_iou,
+        overlap_min=cfg.lineage_overlap,
+    )
+    frames = _frames(works, lineages, geobox, progress)
+    table = _concatenate(frames, grid["crs"])
+    pixel_km2 = abs(geobox.affine.a * geobox.affine.e) / 1e6
+    region_km2 = float(np.prod(geobox.shape)) * pixel_km2
+    entries = _entries(works, frames, region_km2)
+    summary = _summary(works, entries, table, cfg)
+    meta = {
+        "n_landslides": len(table),
+        "n_lineages": summary["n_lineages"],
+        "landslide_km2": summary["landslide_km2"],
+        "mapped_km2": summary["mapped_km2"],
+        "windows": summary["windows"],
+    }
+    with ws.publish("inventory", final, key, meta) as folder:
+        write_all(table, folder)
+        drawn = []
+        for i, (work, entry) in enumerate(zip(works, entries, strict=True)):
+            progress("pictures", i, len(works))
+            drawn.append(
+                draw_entry(
+                    folder,
+                    entry,
+                    frame=frames[i],
+                    landslides=work.selection.landslides,
+                    references=references,
+                    reader=work.reader,
+                    geobox=geobox,
+                )
+            )
+        progress("pictures", len(works), len(works))
+        report = Report(
+            title=title,
+            maps=drawn,
+            table=table.drop(columns="geometry"),
+            crs=crs_name(grid["crs"]),
+            region_km2=region_km2,
+            pixel_m=abs(float(geobox.affine.a)),
+            settings=_settings(works, cfg),
+            metrics=None if evaluation is None else _metrics(evaluation),
+            card=works[-1].card,
+            software=software(),
+        )
+        (folder / "report.html").write_text(render_report(report), encoding="utf-8")
+        write_json(folder / "summary.json", summary)
+    return Artefact("inventory", key, str(final), meta)
+
+
+def _prepare(
+    ws: Workspace,
+    artefact: Artefact,
+    cube: Artefact,
+    cfg: InventoryConfig,
+    grid: Mapping[str, Any],
+) -> _MapWork:
+    track, period, meta = artefact.meta["track"], artefact.meta["period"], cube.meta
+    model_hash = str(artefact.meta.get("model_hash", ""))
+    card = model_card(ws, artefact)
+    score_min = operating_threshold(cfg, artefact, card)
+
+    def reader(names: Sequence[str], window: Window) -> dict[str, NDArray[np.generic]]:
+        return dict(read_layers(ws, track, period, names, window))
+
+    return _MapWork(
+        artefact=artefact,
+        cube=cube,
+        facts=Map(
+            track=track,
+            period=period,
+            date_start=meta["date_start"],
+            date_end=meta["date_end"],
+            days=int(meta["days"]),
+            sigma_velocity=float(meta["sigma_velocity"]),
+            model_hash=model_hash,
+            # Of this map alone: what other periods bring must not change its rows.
+            config_hash=digest(artefact.key, cube.key, cfg.model_dump(mode="json"), score_min),
+            product_sha256=meta["sha256"],
+            brightness_cycle_mm=cfg.brightness_cycle_mm,
+        ),
+        score_min=score_min,
+        card=card,
+        selection=select(
+            load_instances(artefact.folder / "instances.npz"),
+            track=track,
+            period=period,
+            grid=grid,
+            score_min=score_min,
+            min_pixels=cfg.min_pixels,
+        ),
+        reader=reader,
+    )
+
+
+def read_groups(
+    landslides: Sequence[Landslide], block: int = _BLOCK
+) -> Iterator[tuple[Window, list[int]]]:
+    """Windows that hold neighbouring landslides, so that their layers are read together.
+
+    Parameters
+    ----------
+    landslides : sequence of Landslide
+        Of one map.
+    block : int
+        Landslides that begin in one block of this side belong together [px].
+
+    Returns
+    -------
+    iterator of (Window, list of int)
+        Bounding window and indices; each landslide once. A landslide larger than a block is alone.
+    """
+    groups: dict[tuple[int, int, int], list[int]] = {}
+    for i, x in enumerate(landslides):
+        large = max(x.instance.mask.shape) > block
+        place = (x.instance.row // block, x.instance.col // block, i + 1 if large else 0)
+        groups.setdefault(place, []).append(i)
+    for place in sorted(groups):
+        members = [landslides[i].instance for i in groups[place]]
+        row, col = min(m.row for m in members), min(m.col for m in members)
+        row_end = max(m.row + m.mask.shape[0] for m in members)
+        col_end = max(m.col + m.mask.shape[1] for m in members)
+        yield Window(row, col, row_end - row, col_end - col), groups[place]
+
+
+def _frames(
+    works: Sequence[_MapWork],
+    lineages: Mapping[str, Lineage],
+    geobox: GeoBox,
+    progress: Progress,
+) -> list[gpd.GeoDataFrame]:
+    crs = CRS.from_user_input(geobox_to_dict(geobox)["crs"])
+    to_lonlat = lonlat_transformer(crs)
+    total = sum(len(w.selection.landslides) for w in works)
+    done = 0
+    frames = []
+    for work in works:
+        classes = list((work.card or {}).get("classes", ["landslide"]))
+        landslides = work.selection.landslides
+        polygons = [
+            pixel_polygon(x.instance.mask, x.instance.row, x.instance.col, geobox.affine)
+            for x in landslides
+        ]
+        samples: dict[int, Sample] = {}
+        for window, members in read_groups(landslides):
+            progress("attributes", done, total)
+            layers = work.reader(LAYERS_READ, window)
+            for i in members:
+                extent = geodesic_extent(polygons[i], to_lonlat)
+                samples[i] = _sample(
+                    landslides[i], window, layers, extent, lineages, classes, work.facts
+                )
+            done += len(members)
+        table = attribute_table([samples[i] for i in range(len(landslides))])
+        frames.append(gpd.GeoDataFrame(table, geometry=gpd.GeoSeries(polygons, crs=crs)))
+    progress("attributes", total, total)
+    return frames
+
+
+def _sample(
+    landslide: Landslide,
+    window: Window,
+    layers: Mapping[str, NDArray[np.generic]],
+    extent: Extent,
+    lineages: Mapping[str, Lineage],
+    classes: Sequence[str],
+    facts: Map,
+) -> Sample:
+    i = landslide.instance
+    top, left = i.row - window.row, i.col - window.col
+    place = slice(top, top + i.mask.shape[0]), slice(left, left + i.mask.shape[1])
+    known = 1 <= i.category <= len(classes)
+    return Sample(
+        id=landslide.id,
+        lineage=lineages[landslide.id],
+        category=classes[i.category - 1] if known else f"class {i.category}",
+        score=float(i.score),
+        agreement=float(i.agreement),
+        n_windows=int(i.n_windows),
+        extent=extent,
+        map=facts,
+        pixels={name: layer[place][i.mask] for name, layer in layers.items()},
+    )
+
+
+def _concatenate(frames: Sequence[gpd.GeoDataFrame], crs: str) -> gpd.GeoDataFrame:
+    filled = [f for f in frames if len(f)]
+    if not filled:
+        return gpd.GeoDataFrame(
+            attribute_table([]), geometry=gpd.GeoSeries([], crs=CRS.from_user_input(crs))
+        )
+    import pandas as pd
+
+    return gpd.GeoDataFrame(pd.concat(filled, ignore_index=True), crs=filled[0].crs)
+
+
+def _entries(
+    works: Sequence[_MapWork], frames: Sequence[gpd.GeoDataFrame], region_km2: float
+) -> list[MapEntry]:
+    entries: list[MapEntry] = []
+    seen: dict[str, set[str]] = {}
+    before: dict[str, set[str]] = {}
+    for work, frame in zip(works, frames, strict=True):
+        facts = work.facts
+        present = set(frame["lineage_id"])
+        known = seen.setdefault(facts.track, set())
+        windows = work.artefact.meta.get("windows", {})
+        entries.append(
+            MapEntry(
+                track=facts.track,
+                period=facts.period,
+                date_start=facts.date_start,
+                date_end=facts.date_end,
+                n_landslides=len(frame),
+                new=len(present - known),
+                continuing=len(present & known),
+                not_found=len(before.get(facts.track, set()) - present),
+                area_km2=float(frame["area_m2"].sum()) / 1e6,
+                mapped_km2=float(work.cube.meta["valid_fraction"]) * region_km2,
+                windows={k: int(v) for k, v in sorted(windows.items())},
+                provenance={
+                    "product": facts.product_sha256,
+                    "model": facts.model_hash,
+                    "configuration": facts.config_hash,
+                    "cube": work.cube.key,
+                    "detections": work.artefact.key,
+                },
+            )
+        )
+        known |= present
+        before[facts.track] = present
+    return entries
+
+
+def _summary(
+    works: Sequence[_MapWork],
+    entries: Sequence[MapEntry],
+    table: pd.DataFrame,
+    cfg: InventoryConfig,
+) -> dict[str, Any]:
+    windows: dict[str, int] = dict.fromkeys(("total", "done", "skipped", "failed"), 0)
+    for entry in entries:
+        for name in windows:
+            windows[name] += entry.windows.get(name, 0)
+    return {
+        "n_landslides": len(table),
+        "n_lineages": int(table["lineage_id"].nunique()),
+        "landslide_km2": sum(e.area_km2 for e in entries),
+        "mapped_km2": sum(e.mapped_km2 for e in entries),
+        "windows": windows,
+        "min_pixels": cfg.min_pixels,
+        "maps": [
+            {
+                "track": e.track,
+                "period": e.period,
+                "n_landslides": e.n_landslides,
+                "new": e.new,
+                "continuing": e.continuing,
+                "not_found": e.not_found,
+                "landslide_km2": e.area_km2,
+                "mapped_km2": e.mapped_km2,
+                "windows": dict(e.windows),
+                "score_min": w.score_min,
+                "counts": w.selection.counts,
+                **e.provenance,
+            }
+            for e, w in zip(entries, works, strict=True)
+        ],
+    }
+
+
+def _settings(works: Sequence[_MapWork], cfg: InventoryConfig) -> dict[str, str]:
+    def total(name: str) -> str:
+        return number(sum(w.selection.counts[name] for w in works))
+
+    thresholds = sorted({w.score_min for w in works})
+    return {
+        "Score threshold": ", ".join(f"{t:.2f}" for t in thresholds),
+        "Minimum mapping unit": f"{cfg.min_pixels} pixels",
+        "Stitched detections": total("detections"),
+        "Left out below the score threshold": total("below_score"),
+        "Left out below the minimum mapping unit": total("below_min_pixels"),
+        "Left out as duplicates": total("duplicates"),
+        "One lineage": f"from IoU {cfg.lineage_iou:g}, or {cfg.lineage_overlap:g} of the smaller area",
+    }
+
+
+def _metrics(evaluation: Artefact) -> dict[str, Any]:
+    out: dict[str, Any] = json.loads((evaluation.folder / "metrics.json").read_text())
+    return out

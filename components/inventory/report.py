@@ -1,0 +1,472 @@
+"""The report: one HTML file with pictures, tables and provenance that opens anywhere, offline."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from components.evaluation.objects import SIZE_BINS
+from components.inventory.attributes import ATTRIBUTES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Landslides listed in the table; the files hold all.
+ROWS_MAX: Final = 1000
+
+#: Maps shown as pictures, the latest; the folder holds all.
+PICTURES_MAX: Final = 8
+
+_MONTHS: Final = (
+    "Jan",
+    "Feb",
+    "Mar",
+    "Apr",
+    "May",
+    "Jun",
+    "Jul",
+    "Aug",
+    "Sep",
+    "Oct",
+    "Nov",
+    "Dec",
+)
+
+#: Metric in the report: label, path in metrics.json, how it is shown, whether more is better.
+_METRICS: Final = (
+    ("Objects · F1", ("objects", "f1"), "percent", True),
+    ("Objects · precision", ("objects", "precision"), "percent", True),
+    ("Objects · recall", ("objects", "recall"), "percent", True),
+    ("Objects · mean IoU of matches", ("objects", "mean_matched_iou"), "percent", True),
+    ("Objects · panoptic quality", ("objects", "pq"), "percent", True),
+    ("Objects · false alarms per 1000 km²", ("objects", "fp_per_1000km2"), "number", False),
+    ("Objects · F1 from IoU 0.25", ("objects_iou25", "f1"), "percent", True),
+    ("Objects · F1 by centroid", ("objects_centroid", "f1"), "percent", True),
+    ("COCO AP50, all scores", ("coco", "ap50"), "percent", True),
+    ("COCO AP, all scores", ("coco", "ap"), "percent", True),
+    ("Pixels · IoU", ("pixels", "iou_fg"), "percent", True),
+    ("Pixels · F1 (Dice)", ("pixels", "dice"), "percent", True),
+    ("Pixels · precision", ("pixels", "precision"), "percent", True),
+    ("Pixels · recall", ("pixels", "recall"), "percent", True),
+    ("Pixels · mean IoU of both classes", ("pixels", "miou_2class"), "percent", True),
+    ("Pixels · accuracy", ("pixels", "accuracy_px"), "percent", True),
+)
+
+#: Columns of the landslide table, by attribute name.
+_COLUMNS: Final = (
+    "id",
+    "lineage_id",
+    "track",
+    "period",
+    "score",
+    "area_m2",
+    "v_mean",
+    "v_p95",
+    "v_slope",
+    "snr",
+    "coherence",
+    "slope",
+    "aspect",
+    "elevation_mean",
+    "lon",
+    "lat",
+)
+_DIGITS: Final = {
+    "score": 2,
+    "area_m2": 0,
+    "v_mean": 1,
+    "v_p95": 1,
+    "v_slope": 1,
+    "snr": 1,
+    "coherence": 2,
+    "slope": 0,
+    "aspect": 0,
+    "elevation_mean": 0,
+    "lon": 5,
+    "lat": 5,
+}
+
+
+@dataclass(frozen=True)
+class MapEntry:
+    """One track and period in the report.
+
+    Parameters
+    ----------
+    track, period : str
+        Names.
+    date_start, date_end : str
+        ISO dates.
+    n_landslides : int
+        Landslides of the inventory.
+    new, continuing, not_found : int
+        Against the period before: first members of a lineage, later members, and lineages of the
+        period before that have no member in this one.
+    area_km2, mapped_km2 : float
+        Landslide area and measured area [km²].
+    windows : mapping of str to int
+        ``total, done, skipped, failed``.
+    provenance : mapping of str to str
+        Name → digest.
+    map_png, zoom_png : Path or None
+        Pictures.
+    """
+
+    track: str
+    period: str
+    date_start: str
+    date_end: str
+    n_landslides: int
+    new: int
+    continuing: int
+    not_found: int
+    area_km2: float
+    mapped_km2: float
+    windows: Mapping[str, int]
+    provenance: Mapping[str, str]
+    map_png: Path | None = None
+    zoom_png: Path | None = None
+
+    @property
+    def dates(self) -> str:
+        """Both dates for people."""
+        return f"{plain_date(self.date_start)} – {plain_date(self.date_end)}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the report shows.
+
+    Parameters
+    ----------
+    title : str
+        Head line.
+    maps : sequence of MapEntry
+        By track and date.
+    table : DataFrame
+        The inventory's attributes.
+    crs : str
+        The region's coordinate system.
+    region_km2 : float
+        Area of the region grid [km²].
+    pixel_m : float
+        Pixel size [m].
+    settings : mapping of str to str
+        What was left out and why: thresholds and counts.
+    metrics : mapping or None
+        ``metrics.json`` of the evaluation.
+    card : mapping or None
+        The model card.
+    software : mapping of str to str
+        Package → version.
+    """
+
+    title: str
+    maps: Sequence[MapEntry]
+    table: pd.DataFrame = field(repr=False)
+    crs: str
+    region_km2: float
+    pixel_m: float
+    settings: Mapping[str, str]
+    metrics: Mapping[str, Any] | None = None
+    card: Mapping[str, Any] | None = None
+    software: Mapping[str, str] = field(default_factory=dict)
+
+
+def plain_date(iso: str) -> str:
+    """An ISO date for people, in English whatever the locale.
+
+    Parameters
+    ----------
+    iso : str
+        ``YYYY-MM-DD``.
+
+    Returns
+    -------
+    str
+        ``D Mon YYYY``.
+    """
+    d = date.fromisoformat(iso)
+    return f"{d.day} {_MONTHS[d.month - 1]} {d.year}"
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """A number for people: thousands in groups, a true minus sign, a dash where unknown.
+
+    Parameters
+    ----------
+    value : float or None
+        NaN and None are unknown.
+    digits : int
+        Decimals.
+
+    Returns
+    -------
+    str
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = f"{value:,.{digits}f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", "−")
+
+
+def embedded(path: Path) -> str:
+    """A picture as data URI, in 64 instead of 256 levels a colour: a third smaller, not to be told apart.
+
+    Parameters
+    ----------
+    path : Path
+        A PNG.
+
+    Returns
+    -------
+    str
+        ``data:image/png;base64,…``
+    """
+    levels = [round(round(v / 255 * 63) * 255 / 63) for v in range(256)]
+    out = io.BytesIO()
+    with Image.open(path) as picture:
+        picture.convert("RGB").point(levels * 3).save(out, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def render_report(report: Report) -> str:
+    """The report as HTML text.
+
+    Parameters
+    ----------
+    report : Report
+        Contents.
+
+    Returns
+    -------
+    str
+        One HTML document without external references; all text is escaped.
+    """
+    environment = Environment(
+        loader=PackageLoader("components.inventory", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    template = environment.get_template("report.html.j2")
+    latest = sorted(report.maps, key=lambda m: (m.date_end, m.track, m.period))[-PICTURES_MAX:]
+    shown = [m for m in report.maps if m in latest]
+    return template.render(
+        report=report,
+        headline=_headline(report),
+        pictures=[
+            {
+                "entry": m,
+                "map": embedded(m.map_png) if m.map_png else None,
+                "zoom": embedded(m.zoom_png) if m.zoom_png else None,
+            }
+            for m in shown
+        ],
+        pictures_left=len(report.maps) - len(shown),
+        columns=_columns(),
+        rows=_rows(report.table),
+        rows_left=max(0, len(report.table) - ROWS_MAX),
+        charts=_charts(report.table),
+        metrics=_metric_rows(report.metrics),
+        sizes=_size_rows(report.metrics),
+        curve=_curve(report.metrics),
+        provenance=sorted({k for m in report.maps for k in m.provenance}),
+    )
+
+
+def _headline(report: Report) -> list[dict[str, str]]:
+    table = report.table
+    lineages = int(table["lineage_id"].nunique())
+    latest = max(report.maps, key=lambda m: (m.date_end, m.track), default=None)
+    fastest = table["v_p95"].abs().max() if len(table) else None
+    several = len(report.maps) > 1
+    out = [
+        {
+            "value": number(lineages),
+            "label": "active landslides",
+            "note": f"{number(len(table))} outlines in {len(report.maps)} maps"
+            if several
+            else f"in {len(report.maps)} map",
+        },
+        {
+            "value": number(latest.area_km2 if latest else 0, 2),
+            "unit": "km²",
+            "label": "moving ground",
+            "note": f"{latest.track}, {latest.period}" if latest else "",
+        },
+        {
+            "value": number(None if fastest is None else float(fastest)),
+            "unit": "mm/yr" if fastest is not None else "",
+            "label": "fastest (95th percentile)",
+            "note": "along the line of sight",
+        },
+        {
+            "value": number(sum(m.mapped_km2 for m in report.maps)),
+            "unit": "km²",
+            "label": "measured",
+            "note": f"{len(report.maps)} × {number(report.region_km2)} km² region",
+        },
+    ]
+    if report.metrics is not None:
+        f1 = report.metrics["model"]["pooled"]["objects"]["f1"]
+        base = report.metrics["baseline"]["pooled"]["objects"]["f1"]
+        out.append(
+            {
+                "value": _shown(f1, "percent"),
+                "label": "object F1 on held-out ground",
+                "note": f"threshold baseline {_shown(base, 'percent')}",
+            }
+        )
+    return [{"unit": "", **h} for h in out]
+
+
+def _columns() -> list[dict[str, str]]:
+    table = {a.name: a for a in ATTRIBUTES}
+    return [
+        {
+            "name": name,
+            "unit": table[name].unit if table[name].unit not in {"", "1"} else "",
+            "description": table[name].description,
+            "kind": "text" if table[name].kind == "text" else "number",
+        }
+        for name in _COLUMNS
+    ]
+
+
+def _rows(table: pd.DataFrame) -> list[list[dict[str, str]]]:
+    # Largest first: what a reader looks for; ties by identity keep the bytes fixed.
+    ordered = table.sort_values(["area_m2", "id"], ascending=[False, True]).head(ROWS_MAX)
+    out = []
+    for record in ordered.to_dict("records"):
+        row = []
+        for name in _COLUMNS:
+            value = record[name]
+            if name in _DIGITS:
+                known = math.isfinite(value)
+                # The sort key needs no more digits than the text: shorter file.
+                key = f"{value:.6g}" if known else ""
+                row.append({"text": number(value, _DIGITS[name]), "key": key, "kind": "number"})
+            else:
+                row.append({"text": str(value), "key": str(value), "kind": "text"})
+        out.append(row)
+    return out
+
+
+def _charts(table: pd.DataFrame) -> list[dict[str, Any]]:
+    if table.empty:
+        return []
+    area = table["area_m2"].to_numpy() / 1e6
+    speed = table["v_p95"].abs().to_numpy()
+    aspect = table["aspect"].to_numpy()
+    sectors = ("N", "NE", "E", "SE", "S", "SW", "W", "NW")
+    turned = np.floor(((aspect[np.isfinite(aspect)] + 22.5) % 360) / 45).astype(int)
+    return [
+        _bars("Area [km²]", area, (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, math.inf)),
+        _bars("LOS speed, 95th percentile [mm/yr]", speed, (0, 8, 16, 32, 64, 128, 256, math.inf)),
+        _scaled(
+            "Downslope direction",
+            list(zip(sectors, np.bincount(turned, minlength=8).tolist(), strict=True)),
+        ),
+    ]
+
+
+def _bars(title: str, values: Any, edges: tuple[float, ...]) -> dict[str, Any]:
+    counts, _ = np.histogram(values[np.isfinite(values)], bins=np.array(edges))
+    labels = [f"≥ {a:g}" if math.isinf(b) else f"{a:g}–{b:g}" for a, b in pairwise(edges)]
+    return _scaled(title, list(zip(labels, counts.tolist(), strict=True)))
+
+
+def _scaled(title: str, bars: list[tuple[str, int]]) -> dict[str, Any]:
+    most = max(1, *(n for _, n in bars))
+    return {
+        "title": title,
+        "bars": [{"label": k, "n": n, "share": round(100 * n / most, 1)} for k, n in bars],
+    }
+
+
+def _shown(value: float | None, kind: str) -> str:
+    if value is None:
+        return "–"
+    return f"{number(100 * value, 1)} %" if kind == "percent" else number(value, 1)
+
+
+def _metric_rows(metrics: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    if metrics is None:
+        return []
+    out = []
+    for label, (group, name), kind, more in _METRICS:
+        model, baseline = (
+            metrics[m]["pooled"].get(group, {}).get(name) for m in ("model", "baseline")
+        )
+        better = ""
+        if model is not None and baseline is not None and model != baseline:
+            better = "model" if (model > baseline) is more else "baseline"
+        key = f"{group}.{name}"
+        out.append(
+            {
+                "label": label,
+                "definition": metrics["definitions"].get(
+                    key,
+                    metrics["definitions"].get(
+                        group, metrics["definitions"].get(f"objects.{name}", "")
+                    ),
+                ),
+                "model": _shown(model, kind),
+                "baseline": _shown(baseline, kind),
+                "better": better,
+            }
+        )
+    return out
+
+
+def _size_rows(metrics: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    if metrics is None:
+        return []
+    out = []
+    for name in SIZE_BINS:  # JSON keeps no order
+        model, base = (metrics[m]["pooled"]["sizes"][name] for m in ("model", "baseline"))
+        out.append(
+            {
+                "name": name,
+                "n": model["tp"] + model["fn"],
+                "model": [_shown(model[k], "percent") for k in ("precision", "recall", "f1")],
+                "baseline": [_shown(base[k], "percent") for k in ("precision", "recall", "f1")],
+            }
+        )
+    return out
+
+
+def _curve(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Points of the precision–recall drawing in a square of 100 units, y downward."""
+    if metrics is None:
+        return None
+    lines = {}
+    for method in ("model", "baseline"):
+        points = [p for p in metrics[method]["pooled"]["curve"] if p["recall"] is not None]
+        lines[method] = " ".join(
+            f"{100 * p['recall']:.1f},{100 - 100 * p['precision']:.1f}" for p in points
+        )
+    objects = metrics["model"]["pooled"]["objects"]
+    mark = None
+    if objects["recall"] is not None and objects["precision"] is not None:
+        mark = {
+            "x": round(100 * objects["recall"], 1),
+            "y": round(100 - 100 * objects["precision"], 1),
+        }
+    return {**lines, "mark": mark}

@@ -1,0 +1,307 @@
+"""Train a network on a COCO folder: resumable, reproducible, weights with a card at the end.
+
+On one machine, with the same number of threads, the same data and configuration give the same bytes,
+whether or not the training was killed and resumed between. (On a GPU, RoIAlign sums in no fixed order:
+there the figures agree, the last digits do not.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import lightning
+import torch
+
+from components.errors import InputError, ModelError
+from components.progress import Progress, no_progress
+from components.training.checkpoints import is_whole, last_whole
+from components.training.data import CheckedTiles, open_split, training_loader
+from components.training.epoch_end import EpochEnd, metrics_csv, read_times
+from components.training.module import GRADIENT_CLIP, DetectorModule
+from models.mask_rcnn import FORMS, SmallObjectMaskRCNN, build_model
+from models.weights import WeightsError, file_sha256, load_tensors, read_card, save_weights
+
+if TYPE_CHECKING:
+    from components.config import TrainConfig
+
+#: Raised when the same configuration gives other weights than before.
+ALGORITHM: Final = "1"
+
+#: Settings that change where and how fast, not what.
+_MACHINE_KEYS: Final = {"device", "threads", "initial_weights"}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training made.
+
+    Parameters
+    ----------
+    weights, card : Path
+        The model; ``metrics.csv`` lies beside it.
+    metrics : dict
+        Validation figures of the kept epoch: ``f1``, ``precision``, ``recall``,
+        ``score_threshold``; empty without a validation fold.
+    steps : int
+        Optimiser steps.
+    seconds : float
+        Training and validation over all attempts; a killed epoch is not counted.
+    """
+
+    weights: Path
+    card: Path
+    metrics: dict[str, float]
+    steps: int
+    seconds: float
+
+
+def train(
+    dataset_dir: Path,
+    out_dir: Path,
+    work_dir: Path,
+    cfg: TrainConfig,
+    progress: Progress = no_progress,
+) -> TrainResult:
+    """Train, select and write a model.
+
+    Parameters
+    ----------
+    dataset_dir : Path
+        Of `components.dataset.coco.build_dataset`.
+    out_dir : Path
+        Receives ``weights.safetensors``, ``card.json`` and ``metrics.csv``, which are the averaged
+        weights of the best validated epoch.
+    work_dir : Path
+        Checkpoints and ``timing.json``. A call with the same data and configuration resumes from
+        the last whole checkpoint found here.
+    cfg : TrainConfig
+        Network and training.
+    progress : Progress
+        Told of steps and validations.
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    InputError
+        SW-306 where the training fold is empty; SW-307 where the dataset is damaged.
+    ModelError
+        SW-401 or SW-402 for `initial_weights`; SW-404 for an unusable image; SW-405 where the loss
+        is not finite; SW-406 for an unknown form; SW-407 where all checkpoints are damaged.
+    """
+    if cfg.model not in FORMS:
+        raise ModelError("SW-406", f"{cfg.model!r}; known are {', '.join(FORMS)}")
+    dataset_dir, out_dir, work_dir = Path(dataset_dir), Path(out_dir), Path(work_dir)
+    tiles = open_split(dataset_dir, "train", cfg, training=True)
+    if len(tiles) == 0:
+        raise InputError("SW-306", "the training fold holds no tile", path=dataset_dir)
+    val = open_split(dataset_dir, "val", cfg, training=False)
+    info: dict[str, Any] = tiles.tiles.info
+    recipe = _recipe(dataset_dir, cfg)
+    device = _device(cfg.device)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with _reproducible(cfg.threads, device), _quiet():
+        torch.manual_seed(cfg.seed)
+        model = build_model(
+            FORMS[cfg.model], len(tiles.tiles.channels), len(info["categories"]) + 1
+        )
+        if cfg.initial_weights is not None:
+            _start_from(cfg.initial_weights, model, info)
+        end = _fit(model, tiles, val if len(val) else None, work_dir, cfg, recipe, device, progress)
+        best = work_dir / end.record.best_file
+        if not is_whole(best):
+            raise ModelError("SW-407", "the best weights are missing or damaged", path=best)
+        load_tensors(best, model)
+    steps = int(end.record.rows[-1]["step"])
+    card = _card(cfg, info, recipe, end, steps)
+    weights = out_dir / "weights.safetensors"
+    (out_dir / "metrics.csv").write_text(metrics_csv(end.record.rows))
+    save_weights(weights, model, card)
+    seconds = sum(sum(t.values()) for t in read_times(work_dir).values())
+    return TrainResult(
+        weights, out_dir / "card.json", dict(end.record.best or {}), steps, round(seconds, 3)
+    )
+
+
+def _fit(
+    model: SmallObjectMaskRCNN,
+    tiles: CheckedTiles,
+    val: CheckedTiles | None,
+    work_dir: Path,
+    cfg: TrainConfig,
+    recipe: str,
+    device: str,
+    progress: Progress,
+) -> EpochEnd:
+    """Run Lightning from the last whole checkpoint to the end."""
+
+    def epoch() -> int:
+        return int(module.global_step) // steps
+
+    loader = training_loader(tiles, cfg, epoch)
+    steps = len(loader)
+    module = DetectorModule(
+        model,
+        learning_rate=cfg.learning_rate,
+        weight_decay=cfg.weight_decay,
+        warmup_steps=cfg.warmup_steps,
+        total_steps=steps * cfg.epochs,
+        ema_decay=cfg.ema_decay,
+        seed=cfg.seed,
+    )
+    end = EpochEnd(
+        work_dir,
+        val,
+        recipe=recipe,
+        steps_per_epoch=steps,
+        epochs=cfg.epochs,
+        validate_every=cfg.validate_every,
+        patience=cfg.patience,
+        batch_size=cfg.batch_size,
+        progress=progress,
+    )
+    checkpoint = last_whole(work_dir, recipe)
+    if checkpoint is not None:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        end.load_state_dict(state["callbacks"][end.state_key])
+        if end.record.stopped or end.record.rows[-1]["epoch"] + 1 >= cfg.epochs:
+            return end
+    trainer = lightning.Trainer(
+        accelerator=device,
+        devices=1,
+        precision="bf16-mixed" if _bfloat16(cfg.precision, device) else "32-true",
+        max_epochs=cfg.epochs,
+        gradient_clip_val=GRADIENT_CLIP,
+        callbacks=[end],
+        default_root_dir=work_dir,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    return end
+
+
+def _device(wanted: str) -> str:
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise ModelError(
+            "SW-404", "device `cuda` was asked for, and there is none", remedy="Set train.device."
+        )
+    return "gpu"
+
+
+def _bfloat16(wanted: str, device: str) -> bool:
+    """Whether to compute in bfloat16.
+
+    A processor that lacks the instructions emulates them, several times slower than float32.
+    """
+    if wanted != "auto":
+        return wanted == "bfloat16"
+    if device == "gpu":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _start_from(path: Path, model: SmallObjectMaskRCNN, info: dict[str, Any]) -> None:
+    """Load initial weights after checking that they read the same input."""
+    try:
+        card = read_card(path)
+    except WeightsError as e:
+        raise ModelError("SW-401", str(e), path=path) from e
+    if card.get("preset") != info["preset"]:
+        raise ModelError(
+            "SW-402",
+            f"preset {card.get('preset')!r}, the dataset has {info['preset']!r}",
+            path=path,
+        )
+    try:
+        load_tensors(path, model)
+    except WeightsError as e:
+        raise ModelError("SW-402", str(e), path=path) from e
+
+
+def _recipe(dataset_dir: Path, cfg: TrainConfig) -> str:
+    """Digest of what decides the weights: data (annotations and description) and configuration."""
+    parts: list[Any] = [ALGORITHM, FORMS[cfg.model].as_dict()]
+    parts.append(cfg.model_dump(mode="json", exclude=_MACHINE_KEYS))
+    if cfg.initial_weights is not None and cfg.initial_weights.is_file():
+        parts.append(file_sha256(cfg.initial_weights))
+    parts += [file_sha256(dataset_dir / "annotations" / f"{s}.json") for s in ("train", "val")]
+    parts.append(file_sha256(dataset_dir / "dataset.json"))
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _card(
+    cfg: TrainConfig, info: dict[str, Any], recipe: str, end: EpochEnd, steps: int
+) -> dict[str, Any]:
+    best = end.record.best
+    return {
+        "form": cfg.model,
+        "classes": [c["name"] for c in sorted(info["categories"], key=lambda c: c["id"])],
+        "preset": info["preset"],
+        "channels": list(info["channels"]),
+        "normalisation": "in the preset: images enter the network as the preset renders them",
+        "pixel_size_m": info["pixel_size_m"],
+        "ground_pixel_size_m": info.get("ground_pixel_size_m", info["pixel_size_m"]),
+        "upsample": info["upsample"],
+        "score_threshold": 0.5 if best is None else best["score_threshold"],
+        "metrics": {} if best is None else {"val_object_iou50": best},
+        "training": {
+            "algorithm": ALGORITHM,
+            "config": cfg.model_dump(mode="json", exclude=_MACHINE_KEYS),
+            "epoch": end.record.best_epoch,
+            "steps": steps,
+            "recipe_sha256": recipe,
+            "counts": info.get("counts", {}),
+        },
+    }
+
+
+@contextmanager
+def _reproducible(threads: int | None, device: str) -> Iterator[None]:
+    """Fixed number of threads and, on a CPU, deterministic algorithms; put back afterwards."""
+    before = torch.get_num_threads()
+    strict = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    if device == "cpu":
+        torch.use_deterministic_algorithms(True)
+        # Filling fresh memory finds bugs that we do not have, and costs 5 % of the time.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(strict)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's banners and advice away: output belongs to the command."""
+    loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric")]
+    levels = [log.level for log in loggers]
+    for log in loggers:
+        log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            yield
+    finally:
+        for log, level in zip(loggers, levels, strict=True):
+            log.setLevel(level)

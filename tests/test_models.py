@@ -1,0 +1,264 @@
+"""Networks: shapes, anchors, exactness of boxes and masks, ignored ground, learning."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.mask_rcnn import FORMS, ImagesAsTheyAre, ModelSpec, build_model, detect, spec_from_dict
+from models.paste import paste_masks
+from models.targets import IGNORED_SHARE, ignored_share, learnable
+
+TINY = dataclasses.replace(
+    FORMS["demo"],
+    widths=(8, 16, 16, 16),
+    fpn_channels=16,
+    box_width=32,
+    mask_layers=(16,),
+    segmentation_width=8,
+)
+
+
+def square(row: int, col: int, height: int, width: int, side: int = 64) -> dict[str, Tensor]:
+    mask = torch.zeros((1, side, side), dtype=torch.uint8)
+    mask[0, row : row + height, col : col + width] = 1
+    box = torch.tensor([[col, row, col + width, row + height]], dtype=torch.float32)
+    return {"boxes": box, "labels": torch.ones(1, dtype=torch.int64), "masks": mask}
+
+
+def nothing(side: int = 64) -> dict[str, Tensor]:
+    return {
+        "boxes": torch.zeros((0, 4)),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "masks": torch.zeros((0, side, side), dtype=torch.uint8),
+    }
+
+
+@pytest.mark.parametrize(
+    ("form", "channels"),
+    [("demo", 1), ("demo", 3), ("demo", 7), ("resnet18-s2", 1), ("resnet50-fpn", 7)],
+)
+def test_forms_train_and_detect_with_any_channels(form: str, channels: int) -> None:
+    torch.manual_seed(0)
+    model = build_model(FORMS[form], channels, 3)
+    images = [torch.randn(channels, 64, 64), torch.randn(channels, 64, 64)]
+    losses = model(images, [square(20, 24, 9, 12), nothing()])
+    assert isinstance(losses, dict)
+    expected = {"objectness", "rpn_box_reg", "classifier", "box_reg", "mask"}
+    expected |= {"segmentation"} if FORMS[form].segmentation_width else set()
+    assert set(losses) == {f"loss_{name}" for name in expected}
+    total = torch.stack(list(losses.values())).sum()
+    total.backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert len(gradients) == len(list(model.parameters()))
+    assert all(bool(torch.isfinite(g).all()) for g in gradients)
+    for found in detect(model, images):
+        n, side = len(found.scores), 2 * FORMS[form].mask_pool
+        assert found.boxes.shape == (n, 4)
+        assert found.masks.shape == (n, side, side)
+        assert bool(((found.masks >= 0) & (found.masks <= 1)).all())
+        assert set(found.labels.tolist()) <= {1, 2}
+
+
+def test_paper_form_has_the_papers_proportions() -> None:
+    model = build_model(FORMS["resnet101-fpn"], 3, 2)
+    trunk = sum(p.numel() for p in model.backbone.trunk.parameters())
+    assert trunk == pytest.approx(
+        42.5e6, rel=0.001
+    )  # torchvision's ResNet-101 without its classifier
+    assert model.backbone.strides == (4, 8, 16, 32, 64)
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_anchors_of_each_level_have_the_sizes_of_the_form(form: str) -> None:
+    spec = FORMS[form]
+    with torch.device("meta"):
+        model = build_model(spec, 3, 2)
+    cells = model.rpn.anchor_generator.cell_anchors
+    strides = model.backbone.strides
+    assert len(cells) == len(spec.anchor_sizes) == len(strides)
+    assert strides[0] == spec.finest_stride
+    for sizes, level in zip(spec.anchor_sizes, model.rpn.anchor_generator.sizes, strict=True):
+        assert tuple(level) == sizes
+
+
+def test_anchor_areas() -> None:
+    model = build_model(TINY, 1, 2)
+    for sizes, anchors in zip(
+        TINY.anchor_sizes, model.rpn.anchor_generator.cell_anchors, strict=True
+    ):
+        sides = (anchors[:, 2:] - anchors[:, :2]).prod(dim=1).sqrt()
+        wanted = torch.tensor([s for _ in TINY.aspect_ratios for s in sizes])
+        assert bool(((sides - wanted).abs() <= 1.0).all())  # torchvision rounds corners to pixels
+
+
+def test_features_have_the_promised_strides() -> None:
+    for form in ("demo", "resnet50-fpn"):
+        model = build_model(FORMS[form], 2, 2).eval()
+        size = 2 * max(model.backbone.strides)
+        with torch.no_grad():
+            levels = model.backbone(torch.randn(1, 2, size, size))
+        assert [size // f.shape[-1] for f in levels.values()] == list(model.backbone.strides)
+
+
+def test_images_are_padded_not_resized() -> None:
+    model = build_model(TINY, 3, 2)
+    image = torch.randn(3, 50, 70)
+    batch, _ = model.transform([image], None)
+    assert batch.tensors.shape == (1, 3, 64, 80)
+    assert torch.equal(batch.tensors[0, :, :50, :70], image)
+    for found in detect(model, [image]):
+        assert bool((found.boxes[:, [0, 2]] <= 70).all())
+        assert bool((found.boxes[:, [1, 3]] <= 50).all())
+
+
+def test_boxes_return_from_the_transform_unchanged() -> None:
+    transform = ImagesAsTheyAre(16)
+    target = square(3, 5, 4, 7)
+    _, inside = transform([torch.zeros(3, 64, 64)], [target])
+    assert inside is not None
+    assert inside[0]["boxes"].tolist() == [[4.5, 2.5, 11.5, 6.5]]
+    back = transform.eval().postprocess([{"boxes": inside[0]["boxes"]}], [(64, 64)])
+    assert torch.equal(back[0]["boxes"], target["boxes"])
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (3, 5), (4, 9), (9, 4), (20, 30)])
+@pytest.mark.parametrize("cells", [14, 28])
+def test_mask_target_pasted_back_is_the_mask(height: int, width: int, cells: int) -> None:
+    """The target that torchvision's RoIAlign makes in our coordinates, pasted, is the object."""
+    from torchvision.models.detection.roi_heads import project_masks_on_boxes
+
+    torch.manual_seed(height * 100 + width)
+    mask = torch.zeros((1, 64, 64))
+    fine = 2 * max(height, width) <= cells
+    share = 0.7 if fine else 1.0
+    mask[0, 10 : 10 + height, 20 : 20 + width] = (torch.rand(height, width) < share).float()
+    mask[0, 10:13, 20:24] = 0  # a notch
+    mask[0, 10, 20] = mask[0, 9 + height, 19 + width] = 1  # the box is full size
+    outside = torch.tensor([[20.0, 10.0, 20 + width, 10 + height]])
+    target = project_masks_on_boxes(mask, outside - 0.5, torch.zeros(1), cells)
+    (pasted,) = paste_masks(target, outside, (64, 64))
+    assert (pasted.row, pasted.col, *pasted.prob.shape) == (10, 20, height, width)
+    expected = mask[0, 10 : 10 + height, 20 : 20 + width] > 0.5
+    agree = ((pasted.prob >= 0.5) == expected).float().mean()
+    # Up to half as many pixels as cells the grid resolves every pixel; beyond, nearly all.
+    assert agree == 1.0 if fine else agree > 0.95
+
+
+def test_paste_clips_at_the_image_and_gives_nothing_outside() -> None:
+    masks = torch.ones((3, 4, 4))
+    boxes = torch.tensor(
+        [[-2.0, -3.0, 3.0, 2.0], [60.0, 62.0, 70.0, 80.0], [10.6, 10.6, 11.4, 11.4]]
+    )
+    first, last, none = paste_masks(masks, boxes, (64, 64))
+    assert (first.row, first.col, *first.prob.shape) == (0, 0, 2, 3)
+    assert (last.row, last.col, *last.prob.shape) == (62, 60, 2, 4)
+    assert none.prob.numel() == 0
+    assert bool((first.prob == 1).all())
+
+
+def test_ignored_share_counts_pixels() -> None:
+    ignore = torch.zeros((10, 12), dtype=torch.bool)
+    ignore[2:5, 3:9] = True
+    boxes = torch.tensor([[3, 2, 9, 5], [0, 0, 12, 10], [3, 2, 6, 8], [20, 20, 30, 30]]) - 0.5
+    share = ignored_share(boxes, ignore)
+    assert share.tolist() == pytest.approx([1.0, 18 / 120, 0.5, 0.0])
+
+
+def test_ignored_ground_is_no_background() -> None:
+    """An anchor on ignored ground is not a negative; elsewhere labels are torchvision's."""
+    model = build_model(TINY, 1, 2)
+    target = square(8, 8, 8, 8)
+    anchors = [torch.tensor([[8.0, 8, 16, 16], [40, 40, 48, 48], [24, 24, 32, 32]]) - 0.5]
+    shifted = {**target, "boxes": target["boxes"] - 0.5}
+    labels, _ = model.rpn.assign_targets_to_anchors(anchors, [shifted])
+    assert labels[0].tolist() == [1, 0, 0]
+    ignore = torch.zeros((64, 64), dtype=torch.bool)
+    ignore[38:50, 38:50] = True
+    ignore[8:16, 8:16] = True  # a matched object stays an object
+    labels, _ = model.rpn.assign_targets_to_anchors(anchors, [{**shifted, "ignore": ignore}])
+    assert labels[0].tolist() == [1, -1, 0]
+    kept, _, roi_labels, _ = model.roi_heads.select_training_samples(
+        list(anchors), [{**shifted, "ignore": ignore}]
+    )
+    assert not any(b.tolist() == anchors[0][1].tolist() for b in kept[0])
+    assert (roi_labels[0] == 1).sum() == 2  # the anchor and the object itself
+    known = learnable([{**target, "ignore": ignore}], torch.Size((64, 64)))
+    assert known.sum() == 64 * 64 - ignore.sum()
+    assert 0 < IGNORED_SHARE <= 1
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="num_classes"):
+        build_model(TINY, 3, 1)
+    with pytest.raises(ValueError, match="anchor_sizes"):
+        build_model(dataclasses.replace(TINY, anchor_sizes=((8,),)), 3, 2)
+    with pytest.raises(ValueError, match="finest_stride"):
+        build_model(dataclasses.replace(TINY, finest_stride=3), 3, 2)
+    model = build_model(TINY, 3, 2)
+    with pytest.raises(ValueError, match="4 channels, the network 3"):
+        model([torch.zeros(4, 64, 64)], [nothing()])
+    with pytest.raises(ValueError, match="targets"):
+        model([torch.zeros(3, 64, 64)])
+
+
+def test_spec_survives_json() -> None:
+    import json
+
+    for spec in FORMS.values():
+        assert spec_from_dict(json.loads(json.dumps(spec.as_dict()))) == spec
+    with pytest.raises(TypeError):
+        spec_from_dict({**TINY.as_dict(), "width": 3})
+    assert isinstance(TINY, ModelSpec)
+
+
+def test_caps_hold() -> None:
+    torch.manual_seed(0)
+    model = build_model(TINY, 1, 2, max_detections=3, score_min=0.0)
+    (found,) = detect(model, torch.randn(1, 1, 64, 64))
+    assert len(found.scores) == 3
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+
+
+def test_learns_one_image() -> None:
+    """Two rectangles of 6 to 12 px are found with mask IoU above 0.7 after some steps."""
+    torch.manual_seed(3)
+    model = build_model(dataclasses.replace(TINY, widths=(16, 16, 32, 32)), 1, 2)
+    masks = torch.zeros((2, 64, 64), dtype=torch.uint8)
+    masks[0, 10:16, 12:20] = 1
+    masks[1, 40:52, 30:38] = 1
+    image = masks.sum(dim=0).float()[None] + 0.1 * torch.randn(1, 64, 64)
+    target = {
+        "boxes": torch.tensor([[12.0, 10, 20, 16], [30, 40, 38, 52]]),
+        "labels": torch.ones(2, dtype=torch.int64),
+        "masks": masks,
+    }
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(80):
+        losses = model([image, image.flip(-1)], [target, mirrored(target)])
+        assert isinstance(losses, dict)
+        loss = torch.stack(list(losses.values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    (found,) = detect(model, [image])
+    pasted = paste_masks(found.masks, found.boxes, (64, 64))
+    for mask in masks.bool():
+        best = 0.0
+        for piece, score in zip(pasted, found.scores.tolist(), strict=True):
+            if score < 0.5:
+                continue
+            full = torch.zeros((64, 64), dtype=torch.bool)
+            height, width = piece.prob.shape
+            full[piece.row : piece.row + height, piece.col : piece.col + width] = piece.prob >= 0.5
+            best = max(best, float((full & mask).sum() / (full | mask).sum()))
+        assert best > 0.7
+
+
+def mirrored(target: dict[str, Tensor]) -> dict[str, Tensor]:
+    boxes = target["boxes"].clone()
+    boxes[:, [0, 2]] = 64 - boxes[:, [2, 0]]
+    return {**target, "boxes": boxes, "masks": target["masks"].flip(-1)}
