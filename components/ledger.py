@@ -47,6 +47,14 @@ _windows = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("detections", sa.Integer, nullable=False),
 )
+_timings = sa.Table(
+    "timings",
+    _meta,
+    sa.Column("stage", sa.String(32), primary_key=True),
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("units", sa.Float, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+)
 
 
 def _now() -> str:
@@ -211,3 +219,36 @@ class Ledger:
         """
         t = _windows
         return self._select(sa.select(t).where(t.c.run_key == run_key).order_by(t.c.window_id))
+
+    def record_timing(self, stage: str, key: str, *, units: float, seconds: float) -> None:
+        """Record how long an artefact took; the last time counts.
+
+        Parameters
+        ----------
+        stage : str
+            Kind of artefact.
+        key : str
+            Its identity.
+        units : float
+            Amount of work, > 0, in the stage's own unit.
+        seconds : float
+            Wall time [s].
+        """
+        self._upsert(_timings, [{"stage": stage, "key": key, "units": units, "seconds": seconds}])
+
+    def rate(self, stage: str) -> float | None:
+        """Mean seconds a unit of a stage in this workspace.
+
+        Parameters
+        ----------
+        stage : str
+            Kind of artefact.
+
+        Returns
+        -------
+        float or None
+            None where nothing was recorded.
+        """
+        rows = self._select(sa.select(_timings).where(_timings.c.stage == stage))
+        units = sum(r["units"] for r in rows)
+        return sum(r["seconds"] for r in rows) / units if units else None

@@ -128,10 +128,16 @@ def software() -> dict[str, str]:
     dict
         Package name → version; ``"absent"`` where it is not installed.
     """
-    out = {"python": platform.python_version()}
+    return dict(_software())
+
+
+@lru_cache(maxsize=1)
+def _software() -> tuple[tuple[str, str], ...]:
+    """Read once a process: reading package metadata takes longer than writing a manifest."""
+    out = [("python", platform.python_version())]
     for name in _RECORDED:
         try:
-            out[name] = metadata.version(name)
+            out.append((name, metadata.version(name)))
         except metadata.PackageNotFoundError:
-            out[name] = "absent"
-    return out
+            out.append((name, "absent"))
+    return tuple(out)

@@ -155,7 +155,7 @@ def _fail(code: str, message: str, as_json: bool, status: int = 1) -> None:
 
 
 def _unreachable(error: Exception) -> bool:
-    return "Failed to reach API" in str(error)
+    return "Failed to reach API" in str(error) or "connect to ephemeral" in str(error)
 
 
 def _plain(value: Any) -> Any:

@@ -9,11 +9,34 @@ from prefect import flow
 
 from components.config import Config, DatasetConfig
 from components.dataset.coco import build_dataset
+from components.dataset.labels import labels_sha256 as content_sha256
 from components.errors import InputError, WorkspaceError
-from components.provenance import file_sha256
 from components.workspace import Artefact, artefact_dict, read_artefact
 from flows.progress import report
 from flows.tasks import open_workspace, run_stage, stage_task
+
+
+def checked_labels(config: Config) -> tuple[Path, str]:
+    """Label file of the configuration and the digest of its content.
+
+    Parameters
+    ----------
+    config : Config
+        Section `dataset` is used.
+
+    Returns
+    -------
+    tuple of Path and str
+
+    Raises
+    ------
+    InputError
+        SW-303 where none is given, SW-101 where it is missing.
+    """
+    labels = config.dataset.labels
+    if labels is None:
+        raise InputError("SW-303", "no polygons given", remedy="Give --labels FILE.")
+    return labels, content_sha256(labels)
 
 
 @stage_task("build-dataset")
@@ -40,9 +63,7 @@ def dataset(workspace: Path, config: Config = Config()) -> Artefact:
         config: Section `dataset` is used; its key `labels` names the polygons.
     """
     ws = open_workspace(workspace)
-    labels = config.dataset.labels
-    if labels is None:
-        raise InputError("SW-303", "no polygons given", remedy="Give --labels FILE.")
+    labels, sha256 = checked_labels(config)
     tiles = read_artefact(ws.place("tiles"))
     if tiles is None:
         raise WorkspaceError(
@@ -53,6 +74,6 @@ def dataset(workspace: Path, config: Config = Config()) -> Artefact:
         workspace=str(workspace),
         tiles=artefact_dict(tiles),
         labels=str(labels),
-        labels_sha256=file_sha256(labels),
+        labels_sha256=sha256,
         dataset=config.dataset.model_dump(mode="json", exclude={"labels"}),
     )

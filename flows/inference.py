@@ -9,22 +9,43 @@ from prefect import flow
 
 from components.config import Config, InferConfig
 from components.errors import InputError, ModelError
+from components.inference.predict import read_card
 from components.inference.run import infer_cube
 from components.provenance import file_sha256
-from components.workspace import Artefact, Workspace, artefact_dict, read_artefact
+from components.workspace import Artefact, artefact_dict, read_artefact
 from flows.progress import report
 from flows.tasks import open_workspace, run_stage, stage_task
 from flows.tiling import cubes_of
 
 
-def weights_of(ws: Workspace, config: InferConfig) -> Path:
-    """Weights to use: those given, else those trained in the workspace; SW-403 where there are none."""
-    if config.weights is not None:
-        return config.weights
-    model = read_artefact(ws.place("model"))
-    if model is None:
-        raise ModelError("SW-403", "no weights given, and none trained in it", path=ws.root)
-    return model.folder / "weights.safetensors"
+def weights_of(workspace: Path, config: InferConfig) -> Path:
+    """Weights to use: those given, else those trained in the workspace.
+
+    Parameters
+    ----------
+    workspace : Path
+        Folder of the region; need not exist.
+    config : InferConfig
+        ``weights`` decides where it is set.
+
+    Returns
+    -------
+    Path
+        A file whose card could be read.
+
+    Raises
+    ------
+    ModelError
+        SW-403 where there are none, SW-401 where they or their card cannot be read.
+    """
+    weights = config.weights
+    if weights is None:
+        model = read_artefact(workspace / "model")
+        if model is None:
+            raise ModelError("SW-403", "no weights given, and none trained in it", path=workspace)
+        weights = model.folder / "weights.safetensors"
+    read_card(weights)
+    return weights
 
 
 @stage_task("infer-cube", tags=("gpu",))
@@ -60,7 +81,7 @@ def infer(
             if period not in known:
                 raise InputError("SW-702", f"{period} is not among {sorted(known)}", path=ws.root)
         cubes = [c for c in cubes if c.meta["period"] in periods]
-    weights = weights_of(ws, config.infer)
+    weights = weights_of(ws.root, config.infer)
     sha256 = file_sha256(weights)
     return [
         run_stage(

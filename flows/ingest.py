@@ -9,6 +9,7 @@ from prefect import flow
 
 from components.config import Config, IngestConfig, RegionConfig
 from components.cube.ingest import ingest_product
+from components.products.base import Product
 from components.products.open import check_product
 from components.products.registry import discover
 from components.workspace import Artefact
@@ -28,6 +29,31 @@ def ingest_one(
         return ingest_product(ws, found, cfg, RegionConfig(**region), report)
 
 
+def checked(products: list[Path], cfg: IngestConfig) -> list[Product]:
+    """Products by track and date, each looked at before anything heavy begins.
+
+    Parameters
+    ----------
+    products : list of Path
+        As given.
+    cfg : IngestConfig
+        What products without names or geometry are given.
+
+    Returns
+    -------
+    list of Product
+
+    Raises
+    ------
+    InputError
+        SW-1xx for whatever cannot be ingested.
+    """
+    found = discover(products, cfg)
+    for product in found:
+        check_product(product)
+    return found
+
+
 @flow(name="ingest")
 def ingest(workspace: Path, products: list[Path], config: Config = Config()) -> list[Artefact]:
     """Bring deformation maps onto the region grid, in canonical sign and unit.
@@ -38,9 +64,6 @@ def ingest(workspace: Path, products: list[Path], config: Config = Config()) -> 
         config: Sections `ingest` and `region` are used.
     """
     cfg = config.ingest
-    found = discover(products, cfg)
-    for product in found:
-        check_product(product)
     return [
         run_stage(
             ingest_one,
@@ -50,5 +73,5 @@ def ingest(workspace: Path, products: list[Path], config: Config = Config()) -> 
             ingest=cfg.model_dump(mode="json"),
             region=config.region.model_dump(mode="json"),
         )
-        for product in found
+        for product in checked(products, cfg)
     ]

@@ -9,10 +9,10 @@ from typing import Any
 from prefect import flow
 
 from components.config import Config, EvaluateConfig, InventoryConfig
+from components.dataset.labels import labels_sha256 as content_sha256
 from components.errors import InputError, ProcessingError
 from components.evaluation.evaluate import evaluate_detections
 from components.inventory.build import build_inventory
-from components.provenance import file_sha256
 from components.workspace import Artefact, Workspace, artefact_dict, read_artefact
 from flows.artifacts import inventory_artifacts, metrics_artifact
 from flows.progress import report
@@ -66,7 +66,7 @@ def evaluate(workspace: Path, config: Config = Config()) -> Artefact:
         workspace=str(workspace),
         detections=[artefact_dict(d) for d in detections_of(ws)],
         labels=str(labels),
-        labels_sha256=file_sha256(labels),
+        labels_sha256=content_sha256(labels),
         evaluate=config.evaluate.model_dump(mode="json", exclude={"labels"}),
         inventory=config.inventory.model_dump(mode="json"),
     )

@@ -48,7 +48,7 @@ def map_products(workspace: Path, products: list[Path], config: Config = Config(
         config: Sections `region`, `ingest`, `infer` and `inventory` are used.
     """
     start = time.monotonic()
-    weights_of(open_workspace(workspace), config.infer)
+    weights_of(workspace, config.infer)
     ingest(workspace, products, config)
     detections = infer(workspace, config)
     result = inventory(workspace, config)

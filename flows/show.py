@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from components.workspace import Artefact
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from flows.plan import Plan
     from flows.summary import Summary
 
-_out = Console(soft_wrap=True)
+_out = Console()
+
+#: Paths are folded, never cut: people copy them.
+_PATH = Column("folder", overflow="fold")
 
 
 def _number(value: Any, digits: int = 3) -> str:
@@ -33,7 +36,7 @@ def artefacts(found: Artefact | Iterable[Artefact]) -> None:
     found : Artefact or iterable of Artefact
         Published artefacts.
     """
-    table = Table("stage", "what", "state", "folder", box=None, header_style="bold")
+    table = Table("stage", "what", "state", _PATH, box=None, header_style="bold")
     for a in [found] if isinstance(found, Artefact) else found:
         what = " ".join(str(a.meta[k]) for k in ("track", "period") if k in a.meta)
         state = "known already, nothing done" if a.reused else "made"
@@ -49,7 +52,7 @@ def simulation(result: SimulationResult) -> None:
     result : SimulationResult
         Products, labels and truth.
     """
-    table = Table(box=None, show_header=False)
+    table = Table("", _PATH, box=None, show_header=False)
     for product in result.products:
         table.add_row("product", str(product))
     table.add_row("labels", str(result.labels))
@@ -67,11 +70,10 @@ def summary(result: Summary) -> None:
         Of `run`, `map` or `infer`.
     """
     windows = ", ".join(f"{n} {state}" for state, n in result.windows.items())
-    speed = (result.mapped_km2 or 0.0) / result.inference_seconds if result.inference_seconds else 0
-    table = Table(box=None, show_header=False)
-    if result.inventory is not None:
-        table.add_row("landslides", f"{result.n_landslides} records")
-        table.add_row("mapped", f"{result.mapped_km2:,.0f} km² over all periods")
+    speed = result.mapped_km2 / result.inference_seconds if result.inference_seconds else 0.0
+    table = Table("", _PATH, box=None, show_header=False)
+    table.add_row("landslides", f"{result.n_landslides} records over all periods")
+    table.add_row("mapped", f"{result.mapped_km2:,.0f} km² over all periods")
     table.add_row("windows", windows)
     table.add_row("inference", f"{result.inference_seconds:.1f} s ({speed:.0f} km²/s)")
     table.add_row("wall time", f"{result.seconds:.1f} s")

@@ -9,6 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.config import InventoryConfig
+from components.cube.read import find_cube
+from components.evaluation.evaluate import model_card, operating_threshold
+from components.inference.instances import load_instances
 from components.inference.run import inference_seconds
 from components.workspace import Artefact, Workspace
 
@@ -25,9 +29,10 @@ class Summary:
     workspace, inventory, report : Path
         Folder of the region, GeoPackage, HTML report.
     n_landslides : int
-        Landslide records (one a landslide, track and period).
+        Landslide records (one a landslide, track and period); without an inventory, stitched
+        detections from the operating threshold on.
     mapped_km2 : float
-        Geodesic area of valid ground, summed over tracks and periods.
+        Area of valid ground, summed over tracks and periods: geodesic in an inventory, else planar.
     seconds : float
         Wall time of the run.
     inference_seconds : float
@@ -41,8 +46,8 @@ class Summary:
     workspace: Path
     inventory: Path | None
     report: Path | None
-    n_landslides: int | None
-    mapped_km2: float | None
+    n_landslides: int
+    mapped_km2: float
     seconds: float
     inference_seconds: float
     windows: dict[str, int] = field(default_factory=dict)
@@ -78,19 +83,35 @@ def summarise(
     -------
     Summary
     """
-    meta = {} if inventory is None else inventory.meta
+    cubes = [find_cube(ws, d.meta["track"], d.meta["period"]) for d in detections]
+    n_landslides, mapped_km2 = (
+        (sum(_above_threshold(ws, d) for d in detections), sum(_mapped_km2(c) for c in cubes))
+        if inventory is None
+        else (inventory.meta["n_landslides"], inventory.meta["mapped_km2"])
+    )
     stages = [*detections, *([inventory] if inventory else [])]
     return Summary(
         workspace=ws.root,
         inventory=None if inventory is None else inventory.folder / "landslides.gpkg",
         report=None if inventory is None else inventory.folder / "report.html",
-        n_landslides=meta.get("n_landslides"),
-        mapped_km2=meta.get("mapped_km2"),
+        n_landslides=n_landslides,
+        mapped_km2=round(mapped_km2, 3),
         seconds=round(seconds, 2),
         inference_seconds=round(sum(inference_seconds(ws, d) for d in detections), 2),
         windows={s: sum(d.meta["windows"][s] for d in detections) for s in WINDOW_STATES},
         reused={"artefacts": sum(a.reused for a in stages), "of": len(stages)},
     )
+
+
+def _above_threshold(ws: Workspace, detections: Artefact) -> int:
+    threshold = operating_threshold(InventoryConfig(), detections, model_card(ws, detections))
+    instances = load_instances(detections.folder / "instances.npz")
+    return sum(i.score >= threshold for i in instances)
+
+
+def _mapped_km2(cube: Artefact) -> float:
+    a, _, _, _, e, _ = cube.meta["grid"]["transform"]
+    return float(cube.meta["counts"]["valid"] * abs(a * e) / 1e6)
 
 
 def run_timed(workspace: Path, infer: Callable[[], list[Artefact]]) -> Summary:

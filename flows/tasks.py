@@ -8,6 +8,7 @@ cached artefact that is no longer on disk is made again.
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,15 +125,55 @@ def run_stage(stage: Task[..., dict[str, Any]], **parameters: Any) -> Artefact:
     Artefact
         ``reused`` is True where nothing was computed.
     """
+    start = time.monotonic()
     state = stage(**parameters, return_state=True)
     found = Artefact(**state.result())
     if state.name != "Cached":
+        if not found.reused:
+            open_workspace(parameters["workspace"]).ledger.record_timing(
+                found.stage,
+                found.key,
+                units=max(units_of(found), 1.0),
+                seconds=time.monotonic() - start,
+            )
         return found
     on_disk = read_artefact(found.folder)
     if on_disk is None or on_disk.key != found.key:
         state = stage.with_options(refresh_cache=True)(**parameters, return_state=True)
         return Artefact(**state.result())
     return Artefact(found.stage, found.key, found.path, found.meta, reused=True)
+
+
+def units_of(artefact: Artefact) -> float:
+    """Amount of work in an artefact, in the unit of its stage.
+
+    Parameters
+    ----------
+    artefact : Artefact
+        Of any stage.
+
+    Returns
+    -------
+    float
+        Megapixels of a cube, tiles of tiles and dataset, steps of a model, windows of detections;
+        maps of an evaluation or inventory.
+    """
+    meta = artefact.meta
+    match artefact.stage:
+        case "cube":
+            return float(meta["counts"]["total"]) / 1e6
+        case "tiles":
+            return float(meta["counts"]["kept"])
+        case "dataset":
+            return float(sum(meta["folds"].values()))
+        case "model":
+            return float(meta["steps"])
+        case "detections":
+            return float(meta["windows"]["done"])
+        case "evaluation":
+            return float(len(meta["detections"]))
+        case _:
+            return float(len(meta["maps"]))
 
 
 def open_workspace(workspace: Path | str) -> Workspace:

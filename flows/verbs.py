@@ -63,9 +63,12 @@ def ingest(
 
     def work() -> object:
         cfg = settings(config, overrides)
+        from flows.ingest import checked
         from flows.ingest import ingest as flow
 
-        return flow(workspace.resolve(), [p.resolve() for p in products], cfg)
+        paths = [p.resolve() for p in products]
+        checked(paths, cfg.ingest)  # before Prefect's server starts
+        return flow(workspace.resolve(), paths, cfg)
 
     execute(work, as_json=as_json, verbose=verbose, show=show.artefacts)
 
@@ -229,9 +232,14 @@ def map_command(
 
     def work() -> object:
         cfg = settings(config, overrides, {"infer.weights": weights})
+        from flows.inference import weights_of
+        from flows.ingest import checked
         from flows.pipeline import map_products as flow
 
-        return flow(workspace.resolve(), [p.resolve() for p in products], cfg)
+        paths = [p.resolve() for p in products]
+        weights_of(workspace.resolve(), cfg.infer)  # before Prefect's server starts
+        checked(paths, cfg.ingest)
+        return flow(workspace.resolve(), paths, cfg)
 
     execute(work, as_json=as_json, verbose=verbose, show=show.summary)
 
@@ -253,9 +261,14 @@ def run(
 
     def work() -> object:
         cfg = settings(config, overrides, {"dataset.labels": labels})
+        from flows.dataset import checked_labels
+        from flows.ingest import checked
         from flows.pipeline import run as flow
 
-        return flow(workspace.resolve(), [p.resolve() for p in products], cfg)
+        paths = [p.resolve() for p in products]
+        checked_labels(cfg)  # before Prefect's server starts
+        checked(paths, cfg.ingest)
+        return flow(workspace.resolve(), paths, cfg)
 
     execute(work, as_json=as_json, verbose=verbose, show=show.summary)
 

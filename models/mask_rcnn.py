@@ -110,14 +110,14 @@ FORMS: Final[dict[str, ModelSpec]] = {
         extra_level=False, fpn_channels=64, anchor_sizes=((4, 7), (11, 17), (26, 40), (60, 90)),
         aspect_ratios=_RATIOS, box_pool=7, box_width=256, mask_pool=14, mask_layers=(64, 64),
         proposals=60, rpn_samples=32, box_samples=32,
-        canonical_scale=56, canonical_level=3, contrast_window=0, segmentation_width=32,
+        canonical_scale=56, canonical_level=3, contrast_window=41, segmentation_width=32,
     ),
     "resnet18-s2": ModelSpec(
         block="basic", depths=(2, 2, 2, 2), widths=(64, 128, 256, 512), finest_stride=2,
         extra_level=False, fpn_channels=128, anchor_sizes=((4, 7), (11, 17), (26, 40), (60, 96)),
         aspect_ratios=_RATIOS, box_pool=7, box_width=512, mask_pool=14, mask_layers=(128, 128),
         proposals=80, rpn_samples=64, box_samples=64,
-        canonical_scale=56, canonical_level=3, contrast_window=0, segmentation_width=64,
+        canonical_scale=56, canonical_level=3, contrast_window=41, segmentation_width=64,
     ),
     "resnet50-fpn": ModelSpec(
         block="bottleneck", depths=(3, 4, 6, 3), widths=(64, 128, 256, 512), finest_stride=4,
@@ -483,9 +483,7 @@ class Detections(NamedTuple):
 
 
 @torch.inference_mode()
-def detect(
-    model: nn.Module, images: Sequence[Tensor] | Tensor, device: torch.device | str = "cpu"
-) -> list[Detections]:
+def detect(model: nn.Module, images: Sequence[Tensor] | Tensor) -> list[Detections]:
     """Run a network on a batch without pasting masks into whole images.
 
     Parameters
@@ -493,9 +491,7 @@ def detect(
     model : torch.nn.Module
         As `build_model` gives it; put into evaluation mode here.
     images : sequence of Tensor or Tensor
-        float32 [C, H, W] each, or [B, C, H, W]; normalised.
-    device : torch.device or str
-        Where the model is.
+        float32 [C, H, W] each, or [B, C, H, W]; normalised; moved to the model's device.
 
     Returns
     -------
@@ -503,6 +499,7 @@ def detect(
         One an image, on the CPU.
     """
     model.eval()
+    device = next(model.parameters()).device
     results = model([image.to(device) for image in images])
     return [
         Detections(

@@ -104,6 +104,33 @@ def test_features_have_the_promised_strides() -> None:
         assert [size // f.shape[-1] for f in levels.values()] == list(model.backbone.strides)
 
 
+def test_local_contrast_is_the_difference_to_the_mean_of_what_is_there() -> None:
+    from models.backbone import LocalContrast
+
+    torch.manual_seed(0)
+    image = torch.randn(1, 2, 9, 11)
+    image[0, 0, 2:4, 3:6] = 0  # no data
+    out = LocalContrast(5, gain=2.0)(image)
+    assert torch.equal(out[:, :2], image)
+    for c in range(2):
+        for row in range(9):
+            for col in range(11):
+                window = image[0, c, max(0, row - 2) : row + 3, max(0, col - 2) : col + 3]
+                there = window[window != 0]
+                value = image[0, c, row, col]
+                expected = 2 * (value - there.mean()) if value != 0 else 0.0
+                assert float(out[0, 2 + c, row, col]) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_local_contrast_takes_a_plane_away() -> None:
+    from models.backbone import LocalContrast
+
+    rows, cols = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    plane = (3 + 0.05 * rows - 0.02 * cols)[None, None]
+    inner = LocalContrast(11)(plane)[0, 1, 8:-8, 8:-8]
+    assert float(inner.abs().max()) < 1e-4
+
+
 def test_images_are_padded_not_resized() -> None:
     model = build_model(TINY, 3, 2)
     image = torch.randn(3, 50, 70)

@@ -90,9 +90,9 @@ class _Job:
     layover: zarr.Array[Any]
     passes_through: bool
 
-    def read(self, window: Window) -> dict[str, npt.NDArray[Any]]:
+    def read(self, window: Window, skip: str | None = None) -> dict[str, npt.NDArray[Any]]:
         """The product's layers in one block, checked; coherence clipped to [0, 1]."""
-        blocks = {name: layer.read(window) for name, layer in self.layers.items()}
+        blocks = {name: layer.read(window) for name, layer in self.layers.items() if name != skip}
         if self.passes_through:
             for name in _CHECKED:
                 if name in blocks:
@@ -155,7 +155,7 @@ def ingest_product(
     -------
     Artefact
         Stage ``cube``; ``reused`` where the same product was ingested before with the same configuration.
-        Meta: ``track, period, date_start, date_end, days, orbit_direction, wavelength_m, looks, sha256,
+        Meta: ``track, period, date_start, date_end, days, orbit_direction, relative_orbit, wavelength_m, looks, sha256,
         reader, product, grid, region_key, track_key, layers`` (those with data), ``valid_fraction``,
         ``sigma_velocity`` [mm/yr], ``counts`` (pixels by reason), ``reference_m``,
         ``reference_coherence``, ``reference_pixels``.
@@ -331,6 +331,7 @@ def _compute(
         "date_end": product.date_end.isoformat(),
         "days": product.days,
         "orbit_direction": product.orbit_direction,
+        "relative_orbit": product.relative_orbit,
         "wavelength_m": product.wavelength_m,
         "looks": product.looks,
         "sha256": sha256,
@@ -397,8 +398,11 @@ def _survey(job: _Job, progress: Progress) -> _Survey:
     # Odd, so that on a full map the samples of neighbouring rows do not line up in columns.
     stride = (job.shape[0] * job.shape[1] // SAMPLE_PIXELS) | 1
 
+    # The phase is only stored: where it was checked on its own grid, this pass can do without.
+    skip = None if job.passes_through else "wrapped_phase"
+
     def work(window: Window) -> _Sample:
-        blocks = job.read(window)
+        blocks = job.read(window, skip)
         found = job.validity(window, blocks)
         chosen = np.flatnonzero(found.valid)[::stride]
         coherence = blocks.get("coherence")

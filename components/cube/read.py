@@ -159,6 +159,8 @@ def open_cube(cube: Artefact | Path | str) -> xr.Dataset:
     WorkspaceError
         SW-205 where there is no published cube; SW-206 where its track or region is missing or damaged.
     """
+    import rioxarray  # noqa: F401 - registers `.rio`
+
     folder = cube.folder if isinstance(cube, Artefact) else Path(cube).resolve()
     if read_artefact(folder) is None:
         raise WorkspaceError("SW-205", "no published cube", path=folder)

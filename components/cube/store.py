@@ -8,6 +8,7 @@ the bytes do not depend on the order of the tasks.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -18,6 +19,7 @@ import xarray as xr
 import zarr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
+from rasterio.errors import NotGeoreferencedWarning
 from zarr.codecs import ZstdCodec
 
 from components.grid import Window, block_windows, geobox_to_dict
@@ -212,7 +214,12 @@ def for_each_block(
     threads = workers()
     progress(step, 0, len(windows))
     queue = iter(enumerate(windows))
-    with ThreadPoolExecutor(threads, thread_name_prefix="slopewatch") as pool:
+    with (
+        # Rasterio silences this warning for its in-memory rasters, but not safely in threads.
+        warnings.catch_warnings(),
+        ThreadPoolExecutor(threads, thread_name_prefix="slopewatch") as pool,
+    ):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         running: dict[Future[T], int] = {}
         try:
             while True:

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter, zoom
+from scipy.ndimage import uniform_filter
 
 from components.errors import ModelError
 
@@ -224,7 +224,7 @@ def reverse_look(image: Float, channels: Sequence[str]) -> Float:
 
 
 def smooth_field(shape: tuple[int, int], rng: np.random.Generator) -> Float:
-    """Random signal of long wavelength: a ramp and a few broad bumps, mean 0 and rms 1.
+    """Random signal of long wavelength: up to one and a half cosine waves a side, mean 0 and rms 1.
 
     Parameters
     ----------
@@ -236,12 +236,15 @@ def smooth_field(shape: tuple[int, int], rng: np.random.Generator) -> Float:
     Returns
     -------
     ndarray, float32
-        Of that shape. Nothing of it is shorter than about a third of the picture: a bump of the size
-        of a landslide would be a false landslide.
+        Of that shape. Nothing of it is shorter than two thirds of a side: a bump of the size of a
+        landslide would be a false landslide.
     """
-    coarse = rng.standard_normal((4, 4))
-    field = zoom(coarse, (shape[0] / 4, shape[1] / 4), order=3, mode="nearest", grid_mode=True)
-    field = field - field.mean()
+    bases = [
+        np.cos(np.pi * np.arange(4) * (np.arange(n)[:, None] + 0.5) / n).astype(np.float32)
+        for n in shape
+    ]
+    field = bases[0] @ rng.standard_normal((4, 4), dtype=np.float32) @ bases[1].T
+    field -= field.mean()
     return np.asarray(field / max(float(field.std()), 1e-6), dtype=np.float32)
 
 

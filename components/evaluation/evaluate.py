@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-import shapely
-
 from components.config import DatasetConfig
-from components.cube.read import read_layers
+from components.cube.read import find_cube, read_layers
 from components.cube.region import region_geobox
 from components.dataset.labels import read_labels
-from components.errors import ProcessingError, WorkspaceError
+from components.errors import ProcessingError
 from components.evaluation.baseline import threshold_clusters
-from components.evaluation.coco_ap import MapObjects, coco_metrics
-from components.evaluation.footprints import Footprint, Overlaps, boxes, inside, overlaps, paint
-from components.evaluation.objects import (
-    ObjectResult,
-    ScoredHits,
-    count_objects,
-    match,
-    object_metrics,
-    precision_recall,
-    scored_hits,
-)
-from components.evaluation.pixel import PixelCounts, count_pixels, pixel_metrics
+from components.evaluation.footprints import Footprint
 from components.evaluation.references import VISIBLE_MIN, reference_objects
+from components.evaluation.tally import DEFINITIONS, Tally, score_map
 from components.grid import Window
 from components.inference.instances import load_instances
 from components.progress import Progress, no_progress
-from components.workspace import Artefact, Workspace, stage_key, write_json
+from components.workspace import Artefact, Workspace, read_artefact, stage_key, write_json
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from components.config import EvaluateConfig
+    from components.config import EvaluateConfig, InventoryConfig
 
 #: Raised when results change for the same inputs.
 ALGORITHM: Final = "1"
@@ -45,114 +30,9 @@ ALGORITHM: Final = "1"
 #: Reference polygons of an evaluation, in the region's CRS, inside its folder.
 REFERENCES: Final = "references.parquet"
 
-_BLOCK: Final = 1024
 
-#: What each entry of metrics.json means; docs/metrics.md says the same at length.
-DEFINITIONS: Final[dict[str, str]] = {
-    "pixels.iou_fg": "TP/(TP+FP+FN) over landslide pixels",
-    "pixels.dice": "F1 of pixels, 2TP/(2TP+FP+FN) = 2*IoU/(1+IoU)",
-    "pixels.precision": "TP/(TP+FP) of pixels",
-    "pixels.recall": "TP/(TP+FN) of pixels",
-    "pixels.accuracy_px": "(TP+TN)/all pixels; dominated by background",
-    "pixels.miou_2class": "mean of the IoU of landslide and of background",
-    "objects.precision": "TP/(TP+FP) of landslides",
-    "objects.recall": "TP/(TP+FN) of landslides",
-    "objects.f1": "2TP/(2TP+FP+FN) of landslides",
-    "objects.mean_matched_iou": "mean mask IoU of the matches",
-    "objects.pq": "panoptic quality: sum of matched IoU / (TP+FP/2+FN/2)",
-    "objects.fp_per_1000km2": "false alarms per 1000 km2 of observable ground",
-    "objects_iou25": "the same for matches from IoU 0.25",
-    "objects_centroid": "the same for matches from IoU 0.1 with a centroid inside the other mask",
-    "sizes": "objects by size in pixels: XS < 25, S 25-99, M 100-399, L >= 400",
-    "coco.ap": "COCO mask AP, mean over IoU 0.50:0.05:0.95, no cap on detections, all scores",
-    "coco.ap50": "COCO mask AP at IoU 0.50",
-    "coco.ap75": "COCO mask AP at IoU 0.75",
-    "curve": "precision and recall of landslides as the score threshold falls",
-}
-
-
-@dataclass
-class Tally:
-    """What one method (model or baseline) scored on one or several maps.
-
-    Parameters
-    ----------
-    pixels : PixelCounts
-        At the operating threshold.
-    objects : dict of str to ObjectResult
-        Matching rule → counts at the operating threshold.
-    hits : list of ScoredHits
-        Of all scores, one entry a map.
-    maps : list of MapObjects
-        Of all scores, one entry a map.
-    km2 : float
-        Observable ground [km²].
-    n : dict of str to int
-        Objects by fate.
-    """
-
-    pixels: PixelCounts = field(default_factory=PixelCounts)
-    objects: dict[str, ObjectResult] = field(default_factory=dict)
-    hits: list[ScoredHits] = field(default_factory=list)
-    maps: list[MapObjects] = field(default_factory=list)
-    km2: float = 0.0
-    n: dict[str, int] = field(default_factory=dict)
-
-    def add(self, other: Tally) -> None:
-        """Add the scores of another map.
-
-        Parameters
-        ----------
-        other : Tally
-            Of ground that is not in this one.
-        """
-        self.pixels += other.pixels
-        for rule, result in other.objects.items():
-            self.objects[rule] = self.objects[rule] + result if rule in self.objects else result
-        self.hits += other.hits
-        self.maps += other.maps
-        self.km2 += other.km2
-        for k, v in other.n.items():
-            self.n[k] = self.n.get(k, 0) + v
-
-    def metrics(self) -> dict[str, Any]:
-        """Metrics of all maps together, from the sums of their counts.
-
-        Returns
-        -------
-        dict
-            ``pixels``, ``pixel_counts``, ``objects``, ``objects_iou25``, ``objects_centroid``, ``sizes``,
-            ``coco``, ``curve``, ``n``; see `DEFINITIONS`.
-
-        Raises
-        ------
-        ProcessingError
-            SW-603 where metrics contradict each other.
-        """
-        out: dict[str, Any] = {
-            "pixels": pixel_metrics(self.pixels),
-            "pixel_counts": {
-                "tp": self.pixels.tp,
-                "fp": self.pixels.fp,
-                "fn": self.pixels.fn,
-                "tn": self.pixels.tn,
-            },
-        }
-        for rule, result in self.objects.items():
-            out[rule] = object_metrics(result.total, self.km2)
-        headline = self.objects.get("objects")
-        if headline is not None:
-            out["sizes"] = {k: object_metrics(c, self.km2) for k, c in headline.bins.items()}
-        out["coco"] = coco_metrics(self.maps)
-        out["curve"] = precision_recall(
-            ScoredHits(
-                np.concatenate([h.score for h in self.hits]) if self.hits else np.empty(0),
-                np.concatenate([h.hit for h in self.hits]) if self.hits else np.empty(0, bool),
-                sum(h.n_references for h in self.hits),
-            )
-        )
-        out["n"] = dict(self.n)
-        return out
+#: Operating threshold where neither configuration nor model card names one.
+SCORE_DEFAULT: Final = 0.5
 
 
 def evaluate(
@@ -198,9 +78,7 @@ def evaluate(
     ProcessingError
         SW-602 without detections, SW-603 if metrics contradict each other.
     InputError
-        SW-101, SW-102, SW-30x for unusable labels.
-    WorkspaceError
-        SW-205 where the cube of a detection is not in the workspace.
+        SW-101, SW-102, SW-30x for unusable labels, SW-702 where a cube is not in the workspace.
     ValueError
         If `areas` overlap.
     """
@@ -234,8 +112,7 @@ def evaluate(
     for done, artefact in enumerate(ordered):
         progress("evaluate", done, len(ordered))
         track, period = artefact.meta["track"], artefact.meta["period"]
-        if not ws.artefacts("cube", track=track, period=period):
-            raise WorkspaceError("SW-205", f"no cube of {track} {period}", path=ws.root)
+        find_cube(ws, track, period)
         layers = read_layers(ws, track, period, ["los_velocity", "valid"], Window(0, 0, *shape))
         valid = layers["valid"].astype(bool)
         references = reference_objects(
@@ -319,130 +196,142 @@ def _check_disjoint(areas: Sequence[Window]) -> None:
                 raise ValueError(msg)
 
 
-def score_map(
-    detections: Sequence[Footprint],
-    references: Sequence[Footprint],
-    valid: NDArray[np.bool_],
-    areas: Sequence[Window] | None,
-    *,
-    iou: float,
-    score_min: float,
-    min_pixels: int,
-    pixel_km2: float,
-) -> Tally:
-    """Score one method on one map.
+def evaluate_detections(
+    ws: Workspace,
+    detections: Sequence[Artefact],
+    labels: Path | None,
+    cfg: EvaluateConfig,
+    inventory: InventoryConfig,
+    progress: Progress = no_progress,
+) -> Artefact:
+    """Evaluate as configured: on held-out ground or everywhere, at the inventory's threshold.
 
     Parameters
     ----------
-    detections : sequence of Footprint
-        Of all scores; those smaller than `min_pixels` are left out.
-    references : sequence of Footprint
-        Reference objects, ignored ones marked.
-    valid : ndarray of bool, shape (H, W)
-        Observable pixels; the others are ignored.
-    areas : sequence of Window or None
-        Disjoint windows; None for the whole map.
-    iou : float
-        Mask IoU of a match.
-    score_min : float
-        Operating threshold of object and pixel metrics; AP and the curve use all scores.
-    min_pixels : int
-        Minimum mapping unit.
-    pixel_km2 : float
-        Area of a pixel [km²].
+    ws : Workspace
+        The region.
+    detections : sequence of Artefact
+        Stage ``detections``, one per track and period.
+    labels : Path or None
+        Reference polygons; ``cfg.labels`` if None.
+    cfg : EvaluateConfig
+        Rules.
+    inventory : InventoryConfig
+        ``score_min`` and ``min_pixels``, so that what is measured is what the inventory holds.
+    progress : Progress
+        Told after each map.
 
     Returns
     -------
-    Tally
-        Counts that add up over maps; ``tally.metrics()`` gives the metrics.
+    Artefact
+        As of `evaluate`.
+
+    Raises
+    ------
+    ProcessingError
+        SW-601 without labels or held-out ground, SW-602 without detections.
     """
-    kept = [d for d in detections if d.n_pixels >= min_pixels]
-    pairs = overlaps(kept, references)
-    rules = {
-        "objects": match(kept, references, pairs, iou),
-        "objects_iou25": match(kept, references, pairs, 0.25),
-        "objects_centroid": match(kept, references, pairs, 0.1, centred=True),
-    }
-    windows = [Window(0, 0, *valid.shape)] if areas is None else list(areas)
-    operating = [d for d in kept if d.score >= score_min]
-    tally = Tally(
-        pixels=_count_pixels(operating, references, valid, windows),
-        objects={
-            rule: count_objects(kept, references, m, score_min=score_min, areas=areas)
-            for rule, m in rules.items()
-        },
-        hits=[scored_hits(kept, references, rules["objects"], areas)],
-        maps=[_confine(kept, references, rules["objects"].reference, pairs, areas)],
-        km2=sum(int(valid[w.slices].sum()) for w in windows) * pixel_km2,
+    if not detections:
+        raise ProcessingError("SW-602", "no detections to evaluate", path=ws.root)
+    labels = labels or cfg.labels
+    if labels is None:
+        raise ProcessingError("SW-601", "no reference polygons given", path=ws.root)
+    first = detections[0]
+    score_min = operating_threshold(inventory, first, model_card(ws, first))
+    return evaluate(
+        ws,
+        detections,
+        labels,
+        held_out_areas(ws) if cfg.area == "test" else None,
+        cfg,
+        score_min=score_min,
+        min_pixels=inventory.min_pixels,
+        progress=progress,
     )
-    in_area = inside(operating, areas)
-    n_references = sum(
-        1
-        for r, hit in zip(references, inside(references, areas), strict=True)
-        if hit and not r.ignore
-    )
-    tally.n = {
-        "detections": int(in_area.sum()),
-        "detections_all_scores": int(inside(kept, areas).sum()),
-        "below_min_pixels": len(detections) - len(kept),
-        "references": n_references,
-    }
-    return tally
 
 
-def _count_pixels(
-    detections: Sequence[Footprint],
-    references: Sequence[Footprint],
-    valid: NDArray[np.bool_],
-    windows: Sequence[Window],
-) -> PixelCounts:
-    layers = {
-        "found": list(detections),
-        "wanted": [r for r in references if not r.ignore],
-        "ignored": [r for r in references if r.ignore],
-    }
-    trees = {name: shapely.STRtree(boxes(f)) for name, f in layers.items()}
-    total = PixelCounts()
-    for w in windows:
-        for row in range(w.row, w.row_end, _BLOCK):
-            for col in range(w.col, w.col_end, _BLOCK):
-                height, width = min(_BLOCK, w.row_end - row), min(_BLOCK, w.col_end - col)
-                box = shapely.box(col, row, col + width, row + height)
-                painted = {
-                    name: paint(
-                        [footprints[i] for i in trees[name].query(box)], row, col, height, width
-                    )
-                    for name, footprints in layers.items()
-                }
-                unseen = ~valid[row : row + height, col : col + width]
-                ignore = unseen | (painted["ignored"] & ~painted["wanted"])
-                total += count_pixels(painted["found"], painted["wanted"], ignore)
-    return total
+def held_out_areas(ws: Workspace) -> list[Window] | None:
+    """Ground that no training tile covered.
+
+    Parameters
+    ----------
+    ws : Workspace
+        The region.
+
+    Returns
+    -------
+    list of Window or None
+        The test blocks of the workspace's dataset; None where it has none, since then no model was
+        trained here and all ground is held out.
+
+    Raises
+    ------
+    ProcessingError
+        SW-601 where the split left no held-out ground.
+    """
+    dataset = read_artefact(ws.place("dataset"))
+    if dataset is None:
+        return None
+    facts = json.loads((dataset.folder / "dataset.json").read_text())
+    areas = [Window(*block) for block in facts["test_blocks"]]
+    if not areas:
+        raise ProcessingError(
+            "SW-601",
+            "the dataset's split left no ground that only test tiles cover",
+            path=dataset.folder,
+            remedy="Split by blocks (dataset.split), or evaluate on the whole map (evaluate.area).",
+        )
+    return areas
 
 
-def _confine(
-    detections: Sequence[Footprint],
-    references: Sequence[Footprint],
-    matched: NDArray[np.int64],
-    pairs: Overlaps,
-    areas: Sequence[Window] | None,
-) -> MapObjects:
-    """What belongs to the area, as in `count_objects`: matches by their reference, others by themselves."""
-    reference_in, detection_in = inside(references, areas), inside(detections, areas)
-    keep = detection_in.copy()
-    for d, r in enumerate(matched.tolist()):
-        if r >= 0:
-            keep[d] = reference_in[r]
-    new_d, new_r = np.cumsum(keep) - 1, np.cumsum(reference_in) - 1
-    both = keep[pairs.detection] & reference_in[pairs.reference]
-    return MapObjects(
-        [d for d, k in zip(detections, keep, strict=True) if k],
-        [r for r, k in zip(references, reference_in, strict=True) if k],
-        Overlaps(
-            new_d[pairs.detection[both]],
-            new_r[pairs.reference[both]],
-            pairs.intersection[both],
-            pairs.iou[both],
-            pairs.centred[both],
-        ),
-    )
+def operating_threshold(
+    cfg: InventoryConfig, artefact: Artefact, card: Mapping[str, Any] | None
+) -> float:
+    """Score from which a detection is a landslide.
+
+    Parameters
+    ----------
+    cfg : InventoryConfig
+        ``score_min`` decides where it is set.
+    artefact : Artefact
+        Stage ``detections``; its meta may hold ``score_threshold``.
+    card : mapping or None
+        Model card with ``score_threshold``.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+    """
+    for value in (
+        cfg.score_min,
+        artefact.meta.get("score_threshold"),
+        (card or {}).get("score_threshold"),
+    ):
+        if value is not None:
+            return float(value)
+    return SCORE_DEFAULT
+
+
+def model_card(ws: Workspace, detections: Artefact) -> dict[str, Any] | None:
+    """Card of the weights that made some detections.
+
+    Parameters
+    ----------
+    ws : Workspace
+        The workspace.
+    detections : Artefact
+        Stage ``detections``.
+
+    Returns
+    -------
+    dict or None
+        Of the folder of the detections or, if its weights are the same, of the workspace's model.
+    """
+    for folder in (detections.folder, ws.place("model")):
+        path = folder / "card.json"
+        if path.is_file():
+            card: dict[str, Any] = json.loads(path.read_text())
+            if card.get("sha256") == detections.meta.get("model_hash"):
+                return card
+    return None

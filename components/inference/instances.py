@@ -23,8 +23,8 @@ from components.workspace import coded_os_errors
 #: Version of the instance file.
 FORMAT: Final = 1
 
-#: Mean probabilities are kept in steps of this; a half is one of them.
-PROBABILITY_STEP: Final = 1.0 / 254.0
+#: Probabilities are kept as whole parts of this; an even number, so that a half is one of them.
+PROBABILITY_LEVELS: Final = 254
 
 # The ZIP format has no "no time": its first representable instant stands for it.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -73,7 +73,7 @@ class Instance:
     mask : ndarray, bool, ``[h, w]``
         Pixels of the landslide; tight: every border row and column holds one.
     prob : ndarray, float32, ``[h, w]``
-        Mean mask probability over the member windows, in [0, 1], in steps of `PROBABILITY_STEP`.
+        Mean mask probability over the member windows, in [0, 1], in whole parts of 1/254.
     n_windows : int
         Windows that saw it: k of k-of-n.
     n_covering : int
@@ -104,6 +104,37 @@ class Instance:
         """First row, first column, row end, column end (half-open) on the map."""
         height, width = self.mask.shape
         return self.row, self.col, self.row + height, self.col + width
+
+
+def quantise(prob: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Probabilities as bytes: nearest whole part of 1/254.
+
+    Parameters
+    ----------
+    prob : ndarray, float32
+        In [0, 1].
+
+    Returns
+    -------
+    ndarray, uint8
+    """
+    parts: NDArray[np.uint8] = np.rint(prob * np.float32(PROBABILITY_LEVELS)).astype(np.uint8)
+    return parts
+
+
+def dequantise(parts: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Inverse of `quantise`; exact for 0, one half and 1.
+
+    Parameters
+    ----------
+    parts : ndarray, uint8
+        Whole parts of 1/254.
+
+    Returns
+    -------
+    ndarray, float32
+    """
+    return parts.astype(np.float32) / np.float32(PROBABILITY_LEVELS)
 
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -12,6 +12,10 @@ Two rules make a link:
    one has no partner by rule 1. Otherwise the smaller piece's window, which saw all of both, says that
    there are two objects, and it is believed.
 
+Both rules ask for enough ground: where the evidence is weak (IoU below one half, or containment only),
+the common pixels must be a tenth of the smaller detection, or a pixel or two in the corner of four
+windows could join two large landslides.
+
 "Best partner" keeps neighbours one pixel apart from each other: under noise they overlap too, but each
 overlaps itself more.
 """
@@ -32,10 +36,14 @@ from components.grid.windows import Window
 #: short of where they should.
 EDGE_PX: Final = 3
 
+#: Agreement from this IoU on needs no further evidence.
+CLEAR_IOU: Final = 0.5
+
+#: Otherwise the common pixels must be this share of the smaller of the two detections.
+EVIDENCE_SHARE: Final = 0.1
+
 #: Diagonal neighbours are connected, as in the tracing of landslides that are one pixel wide.
 EIGHT: Final = np.ones((3, 3), dtype=bool)
-
-_CELL = 64  # of the grid hash [px]: about the size of a landslide
 
 Int = NDArray[np.int64]
 T = TypeVar("T", bound=np.generic)
@@ -151,8 +159,10 @@ def overlapping_pairs(boxes: Int, groups: Int) -> tuple[Int, Int]:
     """
     if len(boxes) < 2:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    low = boxes[:, :2] // _CELL
-    span = (boxes[:, 2:] - 1) // _CELL - low + 1
+    # Cells of about the size of a box: few boxes share one, few boxes need several.
+    cell = int(np.clip(np.mean(boxes[:, 2:] - boxes[:, :2]), 8, 256))
+    low = boxes[:, :2] // cell
+    span = (boxes[:, 2:] - 1) // cell - low + 1
     counts = span[:, 0] * span[:, 1]
     owner = np.repeat(np.arange(len(boxes)), counts)
     within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -183,8 +193,8 @@ def overlapping_pairs(boxes: Int, groups: Int) -> tuple[Int, Int]:
         # A pair meets in several cells; it counts in the one that holds the corner of its overlap.
         home = (
             (corner < end).all(axis=1)
-            & (corner[:, 0] // _CELL == cell_row[start])
-            & (corner[:, 1] // _CELL == cell_col[start])
+            & (corner[:, 0] // cell == cell_row[start])
+            & (corner[:, 1] // cell == cell_col[start])
         )
         found_a.append(a[home])
         found_b.append(b[home])
@@ -316,8 +326,11 @@ def find_links(
     if not len(table.pixels):
         return []
     iou = table.pixels / (table.area_a + table.area_b - table.pixels)
+    whole = np.asarray([np.count_nonzero(p.mask) for p in pieces], np.int64)
+    enough = table.pixels >= EVIDENCE_SHARE * np.minimum(whole[table.first], whole[table.second])
     agree = (
         (iou >= seam_iou)
+        & (enough | (iou >= CLEAR_IOU))
         & (iou == _best(table.piece_a, iou, cutter.n_pieces))
         & (iou == _best(table.piece_b, iou, cutter.n_pieces))
     )
@@ -339,7 +352,7 @@ def find_links(
         _best(table.piece_a, table.pixels, cutter.n_pieces),
         _best(table.piece_b, table.pixels, cutter.n_pieces),
     )
-    inside = ~agree & (share >= containment) & (table.pixels == most)
+    inside = ~agree & enough & (share >= containment) & (table.pixels == most)
     for k in np.flatnonzero(inside):
         taken = partner[large[k]] not in (-1, small_owner[k])
         large_owner = table.second[k] if a_small[k] else table.first[k]
@@ -383,6 +396,8 @@ def _best(piece: Int, value: NDArray[np.generic], n: int) -> NDArray[np.float64]
 
 
 def _label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+    if mask.all():  # most small pieces
+        return np.ones(mask.shape, np.int32), 1
     labels, count = ndimage.label(mask, EIGHT)
     return labels, int(count)
 

@@ -28,7 +28,7 @@ from scipy import ndimage
 
 from components.errors import ProcessingError
 from components.grid.windows import Window
-from components.inference.instances import PROBABILITY_STEP, Detection, Instance
+from components.inference.instances import Detection, Instance, dequantise, quantise
 from components.inference.seams import (
     EIGHT,
     Box,
@@ -569,14 +569,13 @@ def _average(
     mask = np.ascontiguousarray(mask[r0:r1, c0:c1])
     mean = mean[r0:r1, c0:c1]
     tight = Box(box.row + r0, box.col + c0, box.row + r1, box.col + c1)
-    steps = np.rint(mean / np.float32(PROBABILITY_STEP))
     instance = Instance(
         category=detections[0].category,
         score=_score(detections, pieces, ramps),
         row=tight.row,
         col=tight.col,
         mask=mask,
-        prob=np.minimum(steps * np.float32(PROBABILITY_STEP), np.float32(1.0)),
+        prob=dequantise(quantise(mean)),
         n_windows=len(by_window),
         n_covering=_n_covering(mask, tight, by_window, index),
     )
@@ -641,7 +640,8 @@ def _score(detections: Sequence[Detection], pieces: Sequence[Piece], ramps: _Ram
         cols = ramps.cols(w)[p.box.col - w.col : p.box.col_end - w.col]
         weights.append(float(rows @ p.mask.astype(np.float32) @ cols))
     scores = [d.score for d in detections]
-    mean = float(np.average(scores, weights=weights))
+    total = sum(w * s for w, s in zip(weights, scores, strict=True))
+    mean = total / sum(weights)
     return min(max(mean, min(scores)), max(scores))  # rounding must not leave the members' range
 
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import geopandas as gpd
-import numpy as np
+import shapely
 from pyproj import CRS
 
 from components.config import InventoryConfig
 from components.cube.read import find_cube, read_layers
 from components.cube.region import region_geobox
 from components.errors import ProcessingError
-from components.evaluation.stage import model_card, operating_threshold
+from components.evaluation.evaluate import model_card, operating_threshold
 from components.grid import Window, geobox_to_dict
 from components.inference.instances import load_instances
 from components.inventory.attributes import LAYERS_READ, Map, Sample, attribute_table
@@ -35,6 +35,7 @@ from components.provenance import digest, software
 from components.workspace import Artefact, Workspace, stage_key, write_json
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
@@ -55,13 +56,8 @@ class _MapWork:
     cube: Artefact
     facts: Map
     score_min: float
-    card: dict[str, Any] | None = field(repr=False)
     selection: Selection = field(repr=False)
     reader: Reader = field(repr=False)
-
-    @property
-    def name(self) -> str:
-        return f"{self.facts.track}_{self.facts.period}"
 
 
 def build_inventory(
@@ -94,8 +90,8 @@ def build_inventory(
     -------
     Artefact
         Stage ``inventory``: ``landslides.gpkg``, ``.shp``, ``.parquet``, ``map_*.png``,
-        ``zoom_*.png``, ``report.html``, ``summary.json``. Meta: ``n_landslides``, ``n_lineages``,
-        ``mapped_km2``, ``landslide_km2``, ``windows``.
+        ``zoom_*.png``, ``report.html``, ``summary.json``. Meta: ``maps`` (``track/period``),
+        ``n_landslides``, ``n_lineages``, ``mapped_km2``, ``landslide_km2``, ``windows``.
 
     Raises
     ------
@@ -128,22 +124,13 @@ def build_inventory(
         _prepare(ws, artefact, cube, cfg, grid)
         for artefact, cube in zip(ordered, cubes, strict=True)
     ]
-    lineages = trace(
-        [
-            Member(x.id, w.facts.track, (w.facts.date_start, w.facts.date_end), x.footprint)
-            for w in works
-            for x in w.selection.landslides
-        ],
-        iou_min=cfg.lineage_iou,
-        overlap_min=cfg.lineage_overlap,
-    )
-    frames = _frames(works, lineages, geobox, progress)
+    frames = _tables(works, cfg, geobox, progress)
     table = _concatenate(frames, grid["crs"])
-    pixel_km2 = abs(geobox.affine.a * geobox.affine.e) / 1e6
-    region_km2 = float(np.prod(geobox.shape)) * pixel_km2
+    region_km2 = _region_km2(geobox)
     entries = _entries(works, frames, region_km2)
     summary = _summary(works, entries, table, cfg)
     meta = {
+        "maps": [f"{w.facts.track}/{w.facts.period}" for w in works],
         "n_landslides": len(table),
         "n_lineages": summary["n_lineages"],
         "landslide_km2": summary["landslide_km2"],
@@ -176,12 +163,45 @@ def build_inventory(
             pixel_m=abs(float(geobox.affine.a)),
             settings=_settings(works, cfg),
             metrics=None if evaluation is None else _metrics(evaluation),
-            card=works[-1].card,
+            card=_card(ws, works[-1].artefact),
             software=software(),
         )
         (folder / "report.html").write_text(render_report(report), encoding="utf-8")
         write_json(folder / "summary.json", summary)
     return Artefact("inventory", key, str(final), meta)
+
+
+def inventory_table(
+    ws: Workspace,
+    detections: Sequence[Artefact],
+    cfg: InventoryConfig,
+    progress: Progress = no_progress,
+) -> gpd.GeoDataFrame:
+    """The inventory's rows, without writing anything.
+
+    Parameters
+    ----------
+    ws, detections, cfg, progress
+        As in `build_inventory`.
+
+    Returns
+    -------
+    GeoDataFrame
+        Columns of `components.inventory.attributes.ATTRIBUTES`, multipolygons in the region's CRS; by
+        track, period and position.
+
+    Raises
+    ------
+    InputError
+        SW-702 where a cube is missing.
+    """
+    geobox = region_geobox(ws)
+    grid = geobox_to_dict(geobox)
+    works = [
+        _prepare(ws, a, find_cube(ws, a.meta["track"], a.meta["period"]), cfg, grid)
+        for a in sorted(detections, key=lambda a: (a.meta["track"], a.meta["period"]))
+    ]
+    return _concatenate(_tables(works, cfg, geobox, progress), grid["crs"])
 
 
 def _prepare(
@@ -193,8 +213,7 @@ def _prepare(
 ) -> _MapWork:
     track, period, meta = artefact.meta["track"], artefact.meta["period"], cube.meta
     model_hash = str(artefact.meta.get("model_hash", ""))
-    card = model_card(ws, artefact)
-    score_min = operating_threshold(cfg, artefact, card)
+    score_min = operating_threshold(cfg, artefact, model_card(ws, artefact))
 
     def reader(names: Sequence[str], window: Window) -> dict[str, NDArray[np.generic]]:
         return dict(read_layers(ws, track, period, names, window))
@@ -216,7 +235,6 @@ def _prepare(
             brightness_cycle_mm=cfg.brightness_cycle_mm,
         ),
         score_min=score_min,
-        card=card,
         selection=select(
             load_instances(artefact.folder / "instances.npz"),
             track=track,
@@ -259,19 +277,29 @@ def read_groups(
         yield Window(row, col, row_end - row, col_end - col), groups[place]
 
 
-def _frames(
+def _tables(
     works: Sequence[_MapWork],
-    lineages: Mapping[str, Lineage],
+    cfg: InventoryConfig,
     geobox: GeoBox,
     progress: Progress,
 ) -> list[gpd.GeoDataFrame]:
+    """Rows of each map; lineages run through all of them."""
+    lineages = trace(
+        [
+            Member(x.id, w.facts.track, (w.facts.date_start, w.facts.date_end), x.footprint)
+            for w in works
+            for x in w.selection.landslides
+        ],
+        iou_min=cfg.lineage_iou,
+        overlap_min=cfg.lineage_overlap,
+    )
     crs = CRS.from_user_input(geobox_to_dict(geobox)["crs"])
     to_lonlat = lonlat_transformer(crs)
     total = sum(len(w.selection.landslides) for w in works)
     done = 0
     frames = []
     for work in works:
-        classes = list((work.card or {}).get("classes", ["landslide"]))
+        classes = list(work.artefact.meta.get("classes", ["landslide"]))
         landslides = work.selection.landslides
         polygons = [
             pixel_polygon(x.instance.mask, x.instance.row, x.instance.col, geobox.affine)
@@ -328,6 +356,16 @@ def _concatenate(frames: Sequence[gpd.GeoDataFrame], crs: str) -> gpd.GeoDataFra
     import pandas as pd
 
     return gpd.GeoDataFrame(pd.concat(filled, ignore_index=True), crs=filled[0].crs)
+
+
+def _region_km2(geobox: GeoBox) -> float:
+    box = shapely.box(*geobox.boundingbox)
+    # Straight on the map is not straight on the ellipsoid: a vertex every hundredth keeps it close.
+    outline = shapely.segmentize(
+        box, max(geobox.boundingbox.span_x, geobox.boundingbox.span_y) / 100
+    )
+    to_lonlat = lonlat_transformer(geobox_to_dict(geobox)["crs"])
+    return geodesic_extent(shapely.MultiPolygon([outline]), to_lonlat).area_m2 / 1e6
 
 
 def _entries(
@@ -417,8 +455,18 @@ def _settings(works: Sequence[_MapWork], cfg: InventoryConfig) -> dict[str, str]
         "Left out below the score threshold": total("below_score"),
         "Left out below the minimum mapping unit": total("below_min_pixels"),
         "Left out as duplicates": total("duplicates"),
+        "Windows at the cap of detections": number(
+            sum(w.artefact.meta.get("windows", {}).get("capped", 0) for w in works)
+        ),
         "One lineage": f"from IoU {cfg.lineage_iou:g}, or {cfg.lineage_overlap:g} of the smaller area",
     }
+
+
+def _card(ws: Workspace, detections: Artefact) -> dict[str, Any]:
+    """The model card, or what the detections say about weights from elsewhere."""
+    facts = ("form", "preset", "classes", "score_threshold", "model_hash")
+    known = {k: detections.meta[k] for k in facts if k in detections.meta}
+    return model_card(ws, detections) or known
 
 
 def _metrics(evaluation: Artefact) -> dict[str, Any]:

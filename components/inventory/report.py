@@ -329,8 +329,9 @@ def _headline(report: Report) -> list[dict[str, str]]:
         out.append(
             {
                 "value": _shown(f1, "percent"),
-                "label": "object F1 on held-out ground",
-                "note": f"threshold baseline {_shown(base, 'percent')}",
+                "label": "F1 of landslides",
+                "note": f"threshold baseline {_shown(base, 'percent')}; "
+                f"{report.metrics['settings']['area']}",
             }
         )
     return [{"unit": "", **h} for h in out]

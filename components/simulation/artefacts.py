@@ -75,18 +75,17 @@ def unwrapping_islands(rng: np.random.Generator, coherence: Float, resolution_m:
     return Islands(cycles, masks)
 
 
-def miscounted(phase: Float, inside: Bool) -> Float:
-    """What an unwrapper makes of a landslide with an edge steeper than half a cycle a pixel.
+def miscounted(phase: Float) -> Float:
+    """What an unwrapper makes of a landslide that steep edges enclose.
 
-    Where the phase jumps by more than π from one pixel to the next, the number of cycles inside the
-    edge cannot be known; the unwrapper takes the fewest.
+    Between neighbours whose phases differ by more than π the unwrapper cannot count cycles. Ground that
+    no way of smaller steps joins to the surroundings is put as close to them as whole cycles allow; where
+    one flank or the head is gradual, the count comes in from there.
 
     Parameters
     ----------
     phase : ndarray of float32 [h, w]
-        True deformation phase [rad], 0 outside.
-    inside : ndarray of bool [h, w]
-        Footprint.
+        True deformation phase [rad], 0 outside the landslide.
 
     Returns
     -------
@@ -94,14 +93,27 @@ def miscounted(phase: Float, inside: Bool) -> Float:
         Unwrapped phase [rad], congruent with the true one modulo 2π.
     """
     padded = np.pad(phase, 1)
-    jump = max(
-        float(np.abs(np.diff(padded, axis=0)).max()), float(np.abs(np.diff(padded, axis=1)).max())
-    )
-    lost = np.floor((jump + np.pi) / (2.0 * np.pi))
-    if lost < 1:
+    steps = [np.diff(padded, axis=axis) for axis in (0, 1)]
+    if max(float(np.abs(step).max()) for step in steps) <= np.pi:
         return phase
-    beyond = inside & (np.abs(phase) > 0.5 * jump)
-    return np.where(beyond, phase - np.sign(phase) * np.float32(lost) * _TWO_PI, phase)
+    # Pixels at even places, the steps between them at odd ones: 4-connected pieces of this lattice are
+    # what small steps join.
+    lattice = np.zeros([2 * n - 1 for n in padded.shape], dtype=bool)
+    lattice[::2, ::2] = True
+    lattice[1::2, ::2] = np.abs(steps[0]) <= np.pi
+    lattice[::2, 1::2] = np.abs(steps[1]) <= np.pi
+    pieces = ndimage.label(lattice)[0][::2, ::2]
+    out = padded.copy()
+    around = pieces[0, 0]
+    for piece in np.unique(pieces[pieces != around]):
+        inside = pieces == piece
+        rim = ndimage.binary_dilation(inside) & (pieces == around)
+        # A piece inside another one has no rim of its own; it shares the surroundings' level.
+        level = float(np.median(padded[rim])) if rim.any() else 0.0
+        edge = inside & ndimage.binary_dilation(~inside)
+        cycles = np.round((float(np.median(padded[edge])) - level) / (2.0 * np.pi))
+        out[inside] -= np.float32(cycles) * _TWO_PI
+    return out[1:-1, 1:-1]
 
 
 def dem_error(rng: np.random.Generator, shape: tuple[int, int], resolution_m: float) -> Float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.warp import Resampling, reproject, transform_bounds
 from scipy import ndimage
 
@@ -104,7 +105,11 @@ def read_dem(path: Path, shape: tuple[int, int], resolution_m: float, epsg: int)
     if not path.exists():
         raise InputError("SW-101", "no such elevation raster", path=path)
     try:
-        with rasterio.open(path) as source:
+        with warnings.catch_warnings():
+            # Said below as an error with its code.
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            source = rasterio.open(path)
+        with source:
             if source.crs is None:
                 raise InputError("SW-103", "the elevation raster has no CRS", path=path)
             bounds = transform_bounds(source.crs, f"EPSG:{epsg}", *source.bounds)

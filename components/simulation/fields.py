@@ -98,21 +98,25 @@ class SpectralField:
         return np.ascontiguousarray(field[:height, :width])
 
 
-def _spline_rows(coarse: Float, n: int) -> Float:
-    """Evaluate uniform cubic B-splines with coefficients along axis 0 at n pixel centres."""
-    m = coarse.shape[0]
-    position = (np.arange(n) + 0.5) * m / n - 0.5
+def _spline_rows(coarse: Float, position: NDArray[np.float64]) -> Float:
+    """Evaluate uniform cubic B-splines with coefficients along axis 0 at positions in knots."""
+    m, n = coarse.shape[0], position.size
     base = np.floor(position).astype(int)
     t = position - base
-    weights = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
-    out = np.zeros((n, coarse.shape[1]), dtype=np.float32)
+    weights = np.stack(
+        [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]
+    )
+    scaled: Float = (weights / 6.0).astype(np.float32)[:, :, None]
+    knots = np.clip(base + np.arange(-1, 3)[:, None], 0, m - 1)
+    out = np.empty((n, coarse.shape[1]), dtype=np.float32)
     # In strips that stay in the processor's cache; whole maps would stream through memory 12 times.
     strip = max(1, 65_536 // max(coarse.shape[1], 1))
     for start in range(0, n, strip):
         rows = slice(start, start + strip)
-        for shift, weight in enumerate(weights):
-            knots = np.clip(base[rows] + shift - 1, 0, m - 1)
-            out[rows] += (weight[rows] / 6.0).astype(np.float32)[:, None] * coarse[knots]
+        total = scaled[0, rows] * coarse[knots[0, rows]]
+        for k in range(1, 4):
+            total += scaled[k, rows] * coarse[knots[k, rows]]
+        out[rows] = total
     return out
 
 
@@ -133,9 +137,16 @@ def upsample(coarse: Float, shape: tuple[int, int]) -> Float:
     -------
     ndarray of float32 [H, W]
     """
+    rows, cols = (
+        (np.arange(n) + 0.5) * m / n - 0.5 for n, m in zip(shape, coarse.shape, strict=True)
+    )
+    return _evaluate(coarse, rows, cols)
+
+
+def _evaluate(coarse: Float, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> Float:
     # Columns first: the transposed intermediate is the smaller one.
-    wide = _spline_rows(np.ascontiguousarray(coarse.T, dtype=np.float32), shape[1])
-    return _spline_rows(np.ascontiguousarray(wide.T), shape[0])
+    wide = _spline_rows(np.ascontiguousarray(coarse.T, dtype=np.float32), cols)
+    return _spline_rows(np.ascontiguousarray(wide.T), rows)
 
 
 def block_mean(field: Float, factor: int) -> Float:
@@ -212,10 +223,8 @@ def smooth_noise(
     # A border of knots outside the scene keeps the variance equal up to the edge.
     knots = tuple(int(np.ceil(n / knot_px)) + 4 for n in shape)
     coarse = rng.standard_normal(knots, dtype=np.float32)
-    full = (round(knots[0] * knot_px), round(knots[1] * knot_px))
-    offset = (round(2 * knot_px), round(2 * knot_px))
-    field = upsample(coarse, full)[
-        offset[0] : offset[0] + shape[0], offset[1] : offset[1] + shape[1]
-    ]
+    rows, cols = ((np.arange(n, dtype=np.float64) + 0.5) / knot_px + 1.5 for n in shape)
+    field = _evaluate(coarse, rows, cols)
     # Mean over all phases of Σ weights² of the cubic B-spline is 151/315 an axis.
-    return np.ascontiguousarray(field / np.float32(151.0 / 315.0))
+    field /= np.float32(151.0 / 315.0)
+    return field

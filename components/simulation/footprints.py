@@ -81,12 +81,16 @@ class Outline:
     roughness: float
 
 
+def _f32(values: NDArray[np.floating]) -> Float:
+    return np.asarray(values, dtype=np.float32)
+
+
 def _profile_rim(profile: Callable[[Float], Float]) -> Rim:
     def rim(s: Float, t: Float) -> Float:
         inside = (s > 0) & (s < 1)
         half = profile(np.clip(s, 0.0, 1.0))
         out = np.abs(t) / np.maximum(half, np.float32(1e-3))
-        return np.where(inside, out, np.float32(9.0)).astype(np.float32)
+        return _f32(np.where(inside, out, np.float32(9.0)))
 
     return rim
 
@@ -112,14 +116,14 @@ def make_outline(rng: np.random.Generator, shape: str) -> Outline:
         ratio, rough = rng.uniform(0.5, 0.9), 0.08
 
         def profile(s: Float) -> Float:
-            return np.sqrt(np.maximum(1.0 - (1.0 - s) ** 2, 0.0))
+            return _f32(np.sqrt(np.maximum(1.0 - (1.0 - s) ** 2, 0.0)))
 
         rim = _profile_rim(profile)
     elif shape == "rectangular":
         ratio, rough = rng.uniform(0.5, 1.0), 0.06
 
         def profile(s: Float) -> Float:
-            return (1.0 - np.abs(2.0 * s - 1.0) ** 10) ** 0.1
+            return _f32((1.0 - np.abs(2.0 * s - 1.0) ** 10) ** 0.1)
 
         rim = _profile_rim(profile)
     elif shape == "tongue":
@@ -128,7 +132,7 @@ def make_outline(rng: np.random.Generator, shape: str) -> Outline:
 
         def profile(s: Float) -> Float:
             ends = (1.0 - np.abs(2.0 * s - 1.0) ** 5) ** 0.3
-            return (head + (1.0 - head) * s) * ends
+            return _f32((head + (1.0 - head) * s) * ends)
 
         rim = _profile_rim(profile)
     elif shape == "irregular":
@@ -152,14 +156,14 @@ def _lobes(rng: np.random.Generator) -> Rim:
             + ((t - np.float32(c[1])) / np.float32(r[1])) ** 2
             for c, r in zip(centre, size, strict=True)
         ]
-        return np.sqrt(np.minimum.reduce(squares))
+        return _f32(np.sqrt(np.minimum.reduce(squares)))
 
     return rim
 
 
 def _fill(rim: Rim) -> float:
     s, t = np.meshgrid(
-        np.linspace(-0.1, 1.1, 121, dtype=np.float32), np.linspace(-1.3, 1.3, 131, dtype=np.float32)
+        np.linspace(-0.1, 1.1, 61, dtype=np.float32), np.linspace(-1.3, 1.3, 66, dtype=np.float32)
     )
     return float((rim(s, t) <= 1.0).mean() * 1.2 * 2.6 / 2.0)
 
@@ -242,12 +246,9 @@ def lay_out(
     along = along / np.float32(length)
     across = across / np.float32(half_width)
     scale = max(0.5 * float(half_width), 2.0)
-    rough = np.float32(outline.roughness)
-    noisy_along = along + rough * np.float32(half_width / length) * smooth_noise(
-        rng, size, 1.0, scale
-    )
-    noisy_across = across + rough * smooth_noise(rng, size, 1.0, scale)
-    rim = outline.rim(noisy_along, noisy_across)
+    # One noise for both: along the slope it moves head and toe, across it the flanks.
+    noise = np.float32(outline.roughness) * smooth_noise(rng, size, 1.0, scale)
+    rim = outline.rim(along + np.float32(half_width / length) * noise, across + noise)
     mask = largest_piece(rim <= 1.0)
     if mask.sum() < 4:
         return None
@@ -297,7 +298,7 @@ def _trace_axis(
     for sign in (-1.0, 1.0):
         row, col = float(centre[0]), float(centre[1])
         drow = dcol = 0.0
-        arm = []
+        arm: list[tuple[float, float]] = []
         for _ in range(half):
             r, c = int(row + 0.5), int(col + 0.5)
             if not (0 <= r < height and 0 <= c < width):
@@ -319,7 +320,7 @@ def _slope_coordinates(
     axis: NDArray[np.float64], origin: tuple[int, int], size: tuple[int, int]
 ) -> tuple[Float, Float, Float]:
     """Distance along and across the axis [px], and the axis' direction (row, col) at each pixel."""
-    points = np.stack(np.mgrid[: size[0], : size[1]], axis=-1).reshape(-1, 2).astype(np.float32)
+    points = np.indices(size, dtype=np.float32).reshape(2, -1).T
     vertices = (axis - np.array(origin)).astype(np.float32)
     tangent = np.gradient(vertices, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""How a landslide's activity changes with time: steady, seasonal, starting, stopping, …"""
+"""How a landslide's activity changes with time: steady, seasonal, starting, stopping and others."""
 
 from __future__ import annotations
 

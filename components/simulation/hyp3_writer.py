@@ -26,7 +26,6 @@ from components.simulation.artefacts import (
     ORBIT_HEIGHT_M,
     slant_range,
 )
-from components.simulation.decorrelation import draw_multilooked
 from components.simulation.fields import Float
 from components.simulation.look import INCIDENCE_RANGE_DEG, Look
 from components.simulation.observe import (

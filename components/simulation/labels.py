@@ -39,7 +39,7 @@ class Label:
     ignore : bool
         Whether less than 30 % of the footprint or fewer than 6 pixels are visible.
     snr : float
-        Median of |d_LOS| / σ over the mask.
+        Median of |d_LOS| / σ over the visible pixels, >= 2.
     """
 
     slide_id: int
@@ -116,7 +116,7 @@ def draw_label(slide: Landslide, displacement: Float, sigma: Float, valid: Bool)
     fraction = pixels / slide.pixels
     ignore = fraction < VISIBLE_FRACTION_MIN or pixels < VISIBLE_PIXELS_MIN
     return Label(
-        slide.slide_id, slide.row, slide.col, mask, fraction, ignore, float(np.median(snr[mask]))
+        slide.slide_id, slide.row, slide.col, mask, fraction, ignore, float(np.median(snr[seen]))
     )
 
 

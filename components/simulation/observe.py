@@ -164,7 +164,7 @@ def observe(
         phase = slide.los_displacement(look.los, *days) / METRES_PER_RADIAN
         # A neighbour's footprint may reach into this window, never into this footprint.
         coherence[slide.window] *= gradient_coherence(phase, slide.mask)
-        phase = miscounted(phase, slide.mask)
+        phase = miscounted(phase)
         deformation[slide.window] += phase
         shown.append(phase * METRES_PER_RADIAN)
     for item in negatives:

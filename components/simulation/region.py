@@ -29,7 +29,7 @@ from components.simulation.artefacts import dem_error
 from components.simulation.atmosphere import Acquisition, Atmosphere
 from components.simulation.decorrelation import ground_coherence
 from components.simulation.dem import Elevation, read_dem, region_grid
-from components.simulation.fields import stream
+from components.simulation.fields import Float, stream
 from components.simulation.hyp3_writer import (
     Pair,
     copy_layers,
@@ -40,7 +40,7 @@ from components.simulation.hyp3_writer import (
     write_raster,
 )
 from components.simulation.landslides import Placement, landslide_count, place_landslides
-from components.simulation.look import Direction, make_look
+from components.simulation.look import Direction, Look, make_look
 from components.simulation.negatives import Negatives, place_negatives
 from components.simulation.observe import Observation, Track, make_track, observe
 from components.simulation.terrain import Ground, Terrain, generate_terrain, make_ground
@@ -205,18 +205,24 @@ def _write(
     progress("simulate", 0, total)
     terrain, geobox = _terrain(cfg, shape)
     ground = make_ground(terrain, cfg.resolution_m)
-    wanted = landslide_count(ground, cfg.landslides_per_1000km2)
-    placement = place_landslides(
-        stream(cfg.seed, "landslides"), ground, wanted, cfg.periods, cfg.period_days
-    )
-    negatives = place_negatives(stream(cfg.seed, "negatives"), ground, placement.footprints > 0)
-    write_raster(folder / "dem.tif", ground.elevation, geobox)
-    progress("simulate", 1, total)
+    tracks = list(dict.fromkeys(cfg.tracks))
+    with ThreadPoolExecutor(1) as aside:
+        # The first track needs no landslides for its geometry and weather.
+        first = aside.submit(_prepare, cfg, ground, tracks[0]) if tracks else None
+        wanted = landslide_count(ground, cfg.landslides_per_1000km2)
+        placement = place_landslides(
+            stream(cfg.seed, "landslides"), ground, wanted, cfg.periods, cfg.period_days
+        )
+        negatives = place_negatives(stream(cfg.seed, "negatives"), ground, placement.footprints > 0)
+        write_raster(folder / "dem.tif", ground.elevation, geobox)
+        progress("simulate", 1, total)
 
     world = _World(cfg, dates, geobox, ground, placement, negatives)
     done, names, seen = 1, [], []
-    for direction in dict.fromkeys(cfg.tracks):
-        for name, facts in world.write_track(folder / "products", direction):
+    for direction in tracks:
+        ready = first.result() if first is not None else _prepare(cfg, ground, direction)
+        first = None
+        for name, facts in world.write_track(folder / "products", ready):
             names.append(name)
             seen.append(facts)
             done += 1
@@ -252,6 +258,37 @@ def _terrain(cfg: SimulateConfig, shape: tuple[int, int]) -> tuple[Terrain, GeoB
 
 
 @dataclass(frozen=True)
+class _Prepared:
+    """What a track brings, whatever moves on the ground."""
+
+    track: Track
+    lasting_coherence: Float
+    height_error: Float
+    atmosphere: Atmosphere
+    seed: int
+    passes: dict[int, Acquisition]
+
+    def acquire(self, k: int) -> Acquisition:
+        """Draw acquisition k."""
+        return self.atmosphere.draw(stream(self.seed, "acquisition", self.track.look.direction, k))
+
+
+def _prepare(cfg: SimulateConfig, ground: Ground, direction: Direction) -> _Prepared:
+    look = make_look(stream(cfg.seed, "look", direction), ground.shape, cfg.resolution_m, direction)
+    passes: dict[int, Acquisition] = {}
+    ready = _Prepared(
+        track=make_track(ground, look),
+        lasting_coherence=ground_coherence(stream(cfg.seed, "coherence"), ground),
+        height_error=dem_error(stream(cfg.seed, "dem-error"), ground.shape, cfg.resolution_m),
+        atmosphere=Atmosphere(ground),
+        seed=cfg.seed,
+        passes=passes,
+    )
+    passes |= {k: ready.acquire(k) for k in range(min(_WORKERS, cfg.periods) + 1)}
+    return ready
+
+
+@dataclass(frozen=True)
 class _World:
     """What all products of a region have in common."""
 
@@ -262,46 +299,36 @@ class _World:
     placement: Placement
     negatives: Negatives
 
-    def write_track(self, products: Path, direction: Direction) -> Iterable[tuple[str, Seen]]:
+    def write_track(self, products: Path, ready: _Prepared) -> Iterable[tuple[str, Seen]]:
         """Write the products of one track, two periods at a time."""
-        cfg, ground = self.cfg, self.ground
-        look = make_look(
-            stream(cfg.seed, "look", direction), ground.shape, cfg.resolution_m, direction
-        )
-        track = make_track(ground, look)
-        lasting = ground_coherence(stream(cfg.seed, "coherence"), ground)
-        error = dem_error(stream(cfg.seed, "dem-error"), ground.shape, cfg.resolution_m)
-        atmosphere = Atmosphere(ground)
-        shared = track_layers(ground, track)
+        cfg, track, direction = self.cfg, ready.track, ready.track.look.direction
+        shared = track_layers(self.ground, track)
         first: tuple[Path, str] | None = None
-
-        def acquire(k: int) -> Acquisition:
-            return atmosphere.draw(stream(cfg.seed, "acquisition", direction, k))
+        passes = dict(ready.passes)
 
         def simulate(k: int) -> Observation:
             return observe(
                 stream(cfg.seed, "noise", direction, k),
-                ground,
+                self.ground,
                 track,
                 self.placement.landslides,
                 self.negatives.items,
-                lasting,
-                error,
+                ready.lasting_coherence,
+                ready.height_error,
                 (passes[k], passes[k + 1]),
                 (float(k * cfg.period_days), float((k + 1) * cfg.period_days)),
             )
 
-        passes: dict[int, Acquisition] = {}
         with ThreadPoolExecutor(_WORKERS) as pool:
             for start in range(0, cfg.periods, _WORKERS):
                 batch = range(start, min(start + _WORKERS, cfg.periods))
                 # Acquisitions of periods gone by are dropped: memory does not grow with them.
                 new = [k for k in range(start, batch.stop + 1) if k not in passes]
                 passes = {k: v for k, v in passes.items() if k >= start} | dict(
-                    zip(new, pool.map(acquire, new), strict=True)
+                    zip(new, pool.map(ready.acquire, new), strict=True)
                 )
                 for k, seen in zip(batch, pool.map(simulate, batch), strict=True):
-                    pair = self._pair(look.heading_deg, direction, k, passes)
+                    pair = self._pair(track.look, k, passes)
                     folder = products / pair.name
                     layers = period_layers(
                         stream(cfg.seed, "speckle", direction, k), seen, track, shared["inc_map"]
@@ -312,30 +339,23 @@ class _World:
                     write_product(folder, pair.name, pair.parameters(), layers, self.geobox)
                     if first[0] != folder:
                         copy_layers(*first, folder, pair.name)
-                    yield pair.name, self._seen(direction, k, seen, passes, track)
+                    yield pair.name, self._seen(k, seen, passes, track)
 
-    def _pair(
-        self, heading_deg: float, direction: Direction, k: int, passes: dict[int, Acquisition]
-    ) -> Pair:
+    def _pair(self, look: Look, k: int, passes: dict[int, Acquisition]) -> Pair:
         longitude = float((self.cfg.epsg % 100) * 6 - 183)
         return Pair(
-            direction=direction,
-            heading_deg=heading_deg,
+            direction=look.direction,
+            heading_deg=look.heading_deg,
             reference=self.dates[k],
             secondary=self.dates[k + 1],
-            utc=utc_of_pass(direction, longitude),
+            utc=utc_of_pass(look.direction, longitude),
             baseline_m=passes[k + 1].baseline_m - passes[k].baseline_m,
             pixel_m=self.cfg.resolution_m,
             identity=f"{self.cfg.seed}",
         )
 
     def _seen(
-        self,
-        direction: Direction,
-        k: int,
-        seen: Observation,
-        passes: dict[int, Acquisition],
-        track: Track,
+        self, k: int, seen: Observation, passes: dict[int, Acquisition], track: Track
     ) -> Seen:
         days = (float(k * self.cfg.period_days), float((k + 1) * self.cfg.period_days))
         rates: dict[int, float] = {}
@@ -345,7 +365,7 @@ class _World:
             motion = slide.los_displacement(track.look.los, *days).ravel()
             peaks[slide.slide_id] = float(motion[np.abs(motion).argmax()])
         return Seen(
-            track=direction,
+            track=track.look.direction,
             period=f"{self.dates[k]:%Y%m%d}_{self.dates[k + 1]:%Y%m%d}",
             labels=seen.labels,
             rate_mm_yr=rates,

@@ -112,7 +112,10 @@ def frame(
     table = pd.DataFrame(data)
     if polygons is None:
         return table
-    return gpd.GeoDataFrame(table, geometry=gpd.GeoSeries(list(polygons), crs=crs), crs=crs)
+    with_shapes: pd.DataFrame = gpd.GeoDataFrame(
+        table, geometry=gpd.GeoSeries(list(polygons), crs=crs), crs=crs
+    )
+    return with_shapes
 
 
 def write_geopackage(path: Path, layers: Mapping[str, pd.DataFrame]) -> None:

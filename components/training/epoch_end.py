@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import lightning
-import torch
 from safetensors.torch import save_file
 
 from components.progress import Progress
@@ -48,7 +47,6 @@ COLUMNS: Final = (
 def validate(
     model: nn.Module,
     tiles: CheckedTiles,
-    device: torch.device,
     progress: Progress,
     *,
     batch_size: int,
@@ -58,11 +56,9 @@ def validate(
     Parameters
     ----------
     model : torch.nn.Module
-        On `device`.
+        On any device.
     tiles : CheckedTiles
         Whole tiles without augmentation.
-    device : torch.device
-        Where the network is.
     progress : Progress
         Told of every batch.
     batch_size : int
@@ -77,7 +73,7 @@ def validate(
     for start in range(0, len(tiles), batch_size):
         stop = min(start + batch_size, len(tiles))
         images, targets = collate([tiles[i] for i in range(start, stop)])
-        for detections, target in zip(detect(model, images, device), targets, strict=True):
+        for detections, target in zip(detect(model, images), targets, strict=True):
             found.append(
                 match_image(detections, target["masks"], target["labels"], target.get("ignore"))
             )
@@ -225,9 +221,7 @@ class EpochEnd(lightning.Callback):
         network = module.averaged.model
         outcome = None
         if self._tiles is not None:
-            outcome = validate(
-                network, self._tiles, module.device, self._progress, batch_size=self._batch_size
-            )
+            outcome = validate(network, self._tiles, self._progress, batch_size=self._batch_size)
         # On equal figures the later epoch wins: it has seen more.
         if outcome is None or self.record.best is None or outcome.f1 >= self.record.best["f1"]:
             tensors = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}

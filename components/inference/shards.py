@@ -1,0 +1,177 @@
+"""Resumable results of windows: whole shards of some windows, each a file that is there or not.
+
+The stitcher reads what the shards hold, also in an undisturbed run, so that a resumed run has the same
+input to the bit. Mask probabilities are kept as bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.errors import WorkspaceError
+from components.grid.windows import Window
+from components.inference.instances import (
+    Detection,
+    dequantise,
+    load_arrays,
+    quantise,
+    save_arrays,
+)
+
+#: Windows a shard: some ten seconds of work on two cores.
+SHARD_WINDOWS: Final = 32
+
+State = Literal["done", "skipped", "failed"]
+STATES: Final[tuple[State, ...]] = ("done", "skipped", "failed")
+
+
+@dataclass(frozen=True)
+class WindowResult:
+    """What became of one window.
+
+    Parameters
+    ----------
+    window_id : int
+        Position in the plan.
+    state : {"done", "skipped", "failed"}
+        Outcome.
+    reason : str
+        Why it was skipped or failed; empty when done.
+    valid_fraction : float
+        Share of its pixels that hold data, in [0, 1]; NaN where it could not be read.
+    capped : bool
+        Whether the detector reached its largest number of detections.
+    detections : tuple of Detection
+        In map coordinates.
+    """
+
+    window_id: int
+    state: State
+    reason: str
+    valid_fraction: float
+    capped: bool = False
+    detections: tuple[Detection, ...] = ()
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """File of a shard.
+
+    Parameters
+    ----------
+    folder : Path
+        Work folder of the run.
+    shard : int
+        Number of the shard.
+
+    Returns
+    -------
+    Path
+    """
+    return folder / f"shard-{shard:06d}.npz"
+
+
+def save_shard(path: Path, results: Sequence[WindowResult]) -> None:
+    """Write the results of a shard's windows whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    results : sequence of WindowResult
+        In the order of the plan.
+
+    Raises
+    ------
+    WorkspaceError
+        SW-202 on a full disk, SW-201 without permission.
+    """
+    found = [d for r in results for d in r.detections]
+    probs = [quantise(d.prob).ravel() for d in found]
+    save_arrays(
+        path,
+        {
+            "window_id": np.asarray([r.window_id for r in results], np.int64),
+            "state": np.asarray([STATES.index(r.state) for r in results], np.int8),
+            "reason": np.asarray([r.reason for r in results], np.str_),
+            "valid_fraction": np.asarray([r.valid_fraction for r in results], np.float64),
+            "capped": np.asarray([r.capped for r in results], bool),
+            "count": np.asarray([len(r.detections) for r in results], np.int64),
+            "category": np.asarray([d.category for d in found], np.int32),
+            "score": np.asarray([d.score for d in found], np.float64),
+            "row": np.asarray([d.row for d in found], np.int64),
+            "col": np.asarray([d.col for d in found], np.int64),
+            "height": np.asarray([d.prob.shape[0] for d in found], np.int64),
+            "width": np.asarray([d.prob.shape[1] for d in found], np.int64),
+            "prob": np.concatenate(probs) if probs else np.empty(0, np.uint8),
+        },
+    )
+
+
+def load_shard(path: Path, plan: Sequence[Window], ids: Sequence[int]) -> list[WindowResult] | None:
+    """Read a shard.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    plan : sequence of Window
+        All windows of the run.
+    ids : sequence of int
+        The windows that the shard must hold.
+
+    Returns
+    -------
+    list of WindowResult or None
+        None where the file is missing, damaged or of other windows: it is then made again.
+    """
+    if not path.is_file():
+        return None
+    try:
+        data = load_arrays(path)
+        if data["window_id"].tolist() != list(ids):
+            return None
+        return _results(data, plan)
+    except (WorkspaceError, KeyError, ValueError, IndexError):
+        return None
+
+
+def _results(data: dict[str, NDArray[Any]], plan: Sequence[Window]) -> list[WindowResult]:
+    prob = dequantise(data["prob"])
+    out = []
+    k = start = 0
+    for i, window_id in enumerate(data["window_id"].tolist()):
+        if not 0 <= window_id < len(plan):
+            msg = f"no window {window_id} in the plan"
+            raise ValueError(msg)
+        detections = []
+        for _ in range(int(data["count"][i])):
+            height, width = int(data["height"][k]), int(data["width"][k])
+            detections.append(
+                Detection(
+                    window_id=window_id,
+                    category=int(data["category"][k]),
+                    score=float(data["score"][k]),
+                    row=int(data["row"][k]),
+                    col=int(data["col"][k]),
+                    prob=prob[start : start + height * width].reshape(height, width),
+                )
+            )
+            start += height * width
+            k += 1
+        out.append(
+            WindowResult(
+                window_id=window_id,
+                state=STATES[int(data["state"][i])],
+                reason=str(data["reason"][i]),
+                valid_fraction=float(data["valid_fraction"][i]),
+                capped=bool(data["capped"][i]),
+                detections=tuple(detections),
+            )
+        )
+    return out
