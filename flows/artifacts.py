@@ -44,8 +44,8 @@ def metrics_artifact(metrics: dict[str, Any]) -> None:
     rows = [
         {
             "method": method,
-            **{f"object {n}": metrics[method]["pooled"]["objects"].get(n) for n in names},
-            "pixel IoU": metrics[method]["pooled"]["pixels"].get("iou"),
+            **{f"object {n}": metrics[method]["pooled"]["objects"][n] for n in names},
+            "pixel IoU": metrics[method]["pooled"]["pixels"]["iou_fg"],
         }
         for method in ("model", "baseline")
     ]

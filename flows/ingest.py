@@ -8,13 +8,34 @@ from typing import Any
 from prefect import flow
 
 from components.config import Config, IngestConfig, RegionConfig
-from components.cube.ingest import ingest_product
+from components.cube.ingest import ingest_product, prepare
+from components.errors import WorkspaceError
 from components.products.base import Product
 from components.products.open import check_product
 from components.products.registry import discover
-from components.workspace import Artefact
+from components.workspace import Artefact, read_artefact
 from flows.progress import report
 from flows.tasks import open_workspace, run_stage, stage_task
+
+
+@stage_task("prepare-region")
+def prepare_region(
+    workspace: str,
+    products: list[str],
+    sha256: list[str],  # noqa: ARG001 - part of the cache key
+    ingest: dict[str, Any],
+    region: dict[str, Any],
+) -> Artefact:
+    """Fix grid, terrain and geometry from all products of a run, so that their order is of no weight."""
+    cfg = IngestConfig(**ingest)
+    ws = open_workspace(workspace)
+    found = discover([Path(p) for p in products], cfg)
+    with ws.lock():
+        prepare(ws, found, cfg, RegionConfig(**region), report)
+    made = read_artefact(ws.place("region"))
+    if made is None:
+        raise WorkspaceError("SW-206", "the region was not published", path=ws.root)
+    return made
 
 
 @stage_task("ingest-product")
@@ -63,15 +84,16 @@ def ingest(workspace: Path, products: list[Path], config: Config = Config()) -> 
         products: HyP3 folders or archives, dolphin or OPERA files, plain rasters with their YAML.
         config: Sections `ingest` and `region` are used.
     """
-    cfg = config.ingest
+    found = checked(products, config.ingest)
+    settings = {
+        "workspace": str(workspace),
+        "ingest": config.ingest.model_dump(mode="json"),
+        "region": config.region.model_dump(mode="json"),
+    }
+    hashes = [p.sha256() for p in found]
+    places = sorted({str(p.path) for p in found})
+    run_stage(prepare_region, products=places, sha256=hashes, **settings)
     return [
-        run_stage(
-            ingest_one,
-            workspace=str(workspace),
-            product=str(product.path),
-            sha256=product.sha256(),
-            ingest=cfg.model_dump(mode="json"),
-            region=config.region.model_dump(mode="json"),
-        )
-        for product in checked(products, cfg)
+        run_stage(ingest_one, product=str(p.path), sha256=sha256, **settings)
+        for p, sha256 in zip(found, hashes, strict=True)
     ]

@@ -93,11 +93,11 @@ _METRIC_ROWS = (
     ("object recall", ("objects", "recall")),
     ("object F1", ("objects", "f1")),
     ("mean IoU of matches", ("objects", "mean_matched_iou")),
-    ("pixel IoU", ("pixels", "iou")),
-    ("pixel F1", ("pixels", "f1")),
+    ("pixel IoU", ("pixels", "iou_fg")),
+    ("pixel F1", ("pixels", "dice")),
     ("pixel precision", ("pixels", "precision")),
     ("pixel recall", ("pixels", "recall")),
-    ("pixel accuracy", ("pixels", "accuracy")),
+    ("pixel accuracy", ("pixels", "accuracy_px")),
     ("COCO AP", ("coco", "ap")),
     ("COCO AP50", ("coco", "ap50")),
 )
@@ -115,7 +115,7 @@ def metrics(found: dict[str, Any]) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     for label, (group, key) in _METRIC_ROWS:
-        values = [found[m]["pooled"][group].get(key) for m in ("model", "baseline")]
+        values = [found[m]["pooled"][group][key] for m in ("model", "baseline")]
         table.add_row(label, *(_number(v) for v in values))
     _out.print(table)
 

@@ -156,7 +156,7 @@ def units_of(artefact: Artefact) -> float:
     -------
     float
         Megapixels of a cube, tiles of tiles and dataset, steps of a model, windows of detections;
-        maps of an evaluation or inventory.
+        maps of an evaluation or inventory; 1 for the region.
     """
     meta = artefact.meta
     match artefact.stage:
@@ -172,8 +172,10 @@ def units_of(artefact: Artefact) -> float:
             return float(meta["windows"]["done"])
         case "evaluation":
             return float(len(meta["detections"]))
-        case _:
+        case "inventory":
             return float(len(meta["maps"]))
+        case _:
+            return 1.0
 
 
 def open_workspace(workspace: Path | str) -> Workspace:

@@ -5,6 +5,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The machines that run this are noisy: a slow example is no fault.
+settings.register_profile("slopewatch", deadline=None)
+settings.load_profile("slopewatch")
 
 # Set before anything imports Prefect: its test harness isolates the database but not result storage.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="slopewatch-prefect-")

@@ -108,5 +108,5 @@ def test_evaluate_prints_the_metrics(chain: Chain) -> None:
     found = last_json(command("evaluate", *arguments, settings=SMALL), chain.home)
     for method in ("model", "baseline"):
         pixels = found[method]["pooled"]["pixels"]
-        iou, f1 = pixels["iou_fg"], pixels["f1"]
+        iou, f1 = pixels["iou_fg"], pixels["dice"]
         assert f1 == pytest.approx(2 * iou / (1 + iou), abs=1e-9)

@@ -18,7 +18,7 @@ import torch
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from components.config import IngestConfig, InferConfig, RegionConfig
+from components.config import InferConfig, IngestConfig, RegionConfig
 from components.cube.ingest import ingest_product
 from components.dataset.presets import CHANNELS
 from components.errors import ModelError, ProcessingError
@@ -33,7 +33,7 @@ from components.workspace import Artefact, Workspace
 from models.mask_rcnn import FORMS, build_model, detect
 from models.weights import card_path, save_weights
 
-SHAPE = (300, 330)
+SHAPE = (380, 350)
 GRID = GeoBox(SHAPE, Affine(25.0, 0, 400_000.0, 0, -25.0, 4_000_000.0), "EPSG:32647")
 CFG = InferConfig(
     window=64, overlap=0.33, batch_size=3, max_detections=6, score_min=0.3, threads=1, device="cpu"
@@ -288,7 +288,7 @@ def test_a_window_larger_than_the_map_is_the_map(region: tuple[Path, Path], tmp_
     ws, cube = copy(region, tmp_path / "ws")
     found = infer_cube(ws, cube, region[1], CFG.model_copy(update={"window": 1024}))
     assert found.meta["windows"]["total"] == 1
-    # 300 × 330 is no multiple of the network's stride: padded inside, and nothing lies outside.
+    # 380 × 350 is no multiple of the network's stride: padded inside, and nothing lies outside.
     for i in load_instances(found.folder / "instances.npz"):
         assert i.bounds[2] <= SHAPE[0]
         assert i.bounds[3] <= SHAPE[1]
@@ -313,8 +313,7 @@ def refused(
 
 def test_weights_that_do_not_fit_are_refused(region: tuple[Path, Path], tmp_path: Path) -> None:
     def weights(name: str, **card: Any) -> Path:
-        path = write_weights(tmp_path / f"{name}.safetensors", **card)
-        return path
+        return write_weights(tmp_path / f"{name}.safetensors", **card)
 
     assert refused(region, tmp_path, tmp_path / "absent.safetensors") == "SW-401"
     lonely = weights("lonely")

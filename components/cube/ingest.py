@@ -155,9 +155,9 @@ def ingest_product(
     -------
     Artefact
         Stage ``cube``; ``reused`` where the same product was ingested before with the same configuration.
-        Meta: ``track, period, date_start, date_end, days, orbit_direction, relative_orbit, wavelength_m, looks, sha256,
-        reader, product, grid, region_key, track_key, layers`` (those with data), ``valid_fraction``,
-        ``sigma_velocity`` [mm/yr], ``counts`` (pixels by reason), ``reference_m``,
+        Meta: ``track, period, date_start, date_end, days, orbit_direction, relative_orbit, wavelength_m,
+        looks, sha256, reader, product, grid, region_key, track_key, layers`` (those with data),
+        ``valid_fraction``, ``sigma_velocity`` [mm/yr], ``counts`` (pixels by reason), ``reference_m``,
         ``reference_coherence``, ``reference_pixels``.
 
     Raises

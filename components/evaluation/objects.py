@@ -255,7 +255,7 @@ def object_metrics(counts: ObjectCounts, area_km2: float) -> dict[str, float | i
     -------
     dict
         ``precision``, ``recall``, ``f1``, ``mean_matched_iou``, ``pq`` = ΣIoU/(TP+FP/2+FN/2)
-        (Kirillov et al. 2019), ``fp_per_1000km2`` ``n_reference`` = TP+FN and the
+        (Kirillov et al. 2019), ``fp_per_1000km2``, ``n_reference`` = TP+FN and the
         counts. None where undefined.
     """
     tp, fp, fn = counts.tp, counts.fp, counts.fn
