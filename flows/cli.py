@@ -198,7 +198,3 @@ def main() -> None:
     from flows import verbs  # noqa: F401 - registers the verbs
 
     app()
-
-
-if __name__ == "__main__":
-    main()

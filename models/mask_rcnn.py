@@ -26,7 +26,8 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from models.backbone import BlockName, PyramidBackbone, ResNetTrunk
-from models.targets import IgnoringRoIHeads, IgnoringRPN, learnable
+from models.guide import FootprintGuide, segmentation_loss
+from models.targets import IgnoringRoIHeads, IgnoringRPN
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,8 @@ class ModelSpec:
         A RoI of side `canonical_scale` px is read at stride ``2 ** canonical_level``.
     contrast_window : int
         Window of the local contrast that is added to the input [px], odd; 0 leaves it out.
-    segmentation_width : int
-        Width of the auxiliary head that learns the footprint at the finest level during training
-        (it speeds up learning from random weights); 0 leaves it out.
+    guide_width : int
+        Width of the footprint guide (see `models.guide`); 0 leaves it out.
     """
 
     block: BlockName
@@ -87,7 +87,7 @@ class ModelSpec:
     canonical_scale: int
     canonical_level: int
     contrast_window: int
-    segmentation_width: int
+    guide_width: int
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dictionary for a JSON card.
@@ -110,28 +110,28 @@ FORMS: Final[dict[str, ModelSpec]] = {
         extra_level=False, fpn_channels=64, anchor_sizes=((4, 7), (11, 17), (26, 40), (60, 90)),
         aspect_ratios=_RATIOS, box_pool=7, box_width=256, mask_pool=14, mask_layers=(64, 64),
         proposals=60, rpn_samples=32, box_samples=32,
-        canonical_scale=56, canonical_level=3, contrast_window=41, segmentation_width=32,
+        canonical_scale=56, canonical_level=3, contrast_window=41, guide_width=32,
     ),
     "resnet18-s2": ModelSpec(
         block="basic", depths=(2, 2, 2, 2), widths=(64, 128, 256, 512), finest_stride=2,
         extra_level=False, fpn_channels=128, anchor_sizes=((4, 7), (11, 17), (26, 40), (60, 96)),
         aspect_ratios=_RATIOS, box_pool=7, box_width=512, mask_pool=14, mask_layers=(128, 128),
         proposals=80, rpn_samples=64, box_samples=64,
-        canonical_scale=56, canonical_level=3, contrast_window=41, segmentation_width=64,
+        canonical_scale=56, canonical_level=3, contrast_window=41, guide_width=64,
     ),
     "resnet50-fpn": ModelSpec(
         block="bottleneck", depths=(3, 4, 6, 3), widths=(64, 128, 256, 512), finest_stride=4,
         extra_level=True, fpn_channels=256, anchor_sizes=((8,), (16,), (32,), (64,), (128,)),
         aspect_ratios=_RATIOS, box_pool=7, box_width=1024, mask_pool=14, mask_layers=(256,) * 4,
         proposals=300, rpn_samples=256, box_samples=256,
-        canonical_scale=112, canonical_level=4, contrast_window=0, segmentation_width=0,
+        canonical_scale=112, canonical_level=4, contrast_window=0, guide_width=0,
     ),
     "resnet101-fpn": ModelSpec(
         block="bottleneck", depths=(3, 4, 23, 3), widths=(64, 128, 256, 512), finest_stride=4,
         extra_level=True, fpn_channels=256, anchor_sizes=((8,), (16,), (32,), (64,), (128,)),
         aspect_ratios=_RATIOS, box_pool=7, box_width=1024, mask_pool=14, mask_layers=(256,) * 4,
         proposals=300, rpn_samples=256, box_samples=256,
-        canonical_scale=112, canonical_level=4, contrast_window=0, segmentation_width=0,
+        canonical_scale=112, canonical_level=4, contrast_window=0, guide_width=0,
     ),
 }  # fmt: skip
 
@@ -239,11 +239,11 @@ def _ceil_to(value: int, multiple: int) -> int:
 
 
 class SmallObjectMaskRCNN(GeneralizedRCNN):  # type: ignore[misc]  # torchvision is untyped
-    """Mask R-CNN with an optional auxiliary segmentation head.
+    """Mask R-CNN with an optional footprint guide.
 
     In training, ``model(images, targets)`` returns the losses ``loss_objectness``,
-    ``loss_rpn_box_reg``, ``loss_classifier``, ``loss_box_reg``, ``loss_mask`` and, with the auxiliary
-    head, ``loss_segmentation``. In evaluation, ``model(images)`` returns one dictionary an image:
+    ``loss_rpn_box_reg``, ``loss_classifier``, ``loss_box_reg``, ``loss_mask`` and, with the guide,
+    ``loss_segmentation``. In evaluation, ``model(images)`` returns one dictionary an image:
     ``boxes`` float32 [n, 4] (x1, y1, x2, y2 in pixel edges), ``labels`` int64 [n] (from 1),
     ``scores`` float32 [n] in [0, 1], descending, and ``masks`` float32 [n, 1, M, M]: probabilities on
     a grid of M × M cells that fills the box. `models.paste.paste_masks` brings them to pixels.
@@ -296,7 +296,8 @@ class SmallObjectMaskRCNN(GeneralizedRCNN):  # type: ignore[misc]  # torchvision
         rpn = IgnoringRPN(
             anchors,
             RPNHead(channels, anchors.num_anchors_per_location()[0]),
-            fg_iou_thresh=0.7,
+            # Anchors seldom reach torchvision's 0.7 on boxes of a few pixels.
+            fg_iou_thresh=0.5,
             bg_iou_thresh=0.3,
             batch_size_per_image=spec.rpn_samples,
             positive_fraction=0.5,
@@ -326,13 +327,9 @@ class SmallObjectMaskRCNN(GeneralizedRCNN):  # type: ignore[misc]  # torchvision
         self.spec = spec
         self.in_channels = in_channels
         self.num_classes = num_classes
-        self.segmentation: nn.Module | None = None
-        if spec.segmentation_width:
-            self.segmentation = nn.Sequential(
-                nn.Conv2d(channels, spec.segmentation_width, 3, padding=1),
-                nn.ReLU(inplace=True),
-                nn.Conv2d(spec.segmentation_width, num_classes - 1, 1),
-            )
+        self.guide: FootprintGuide | None = None
+        if spec.guide_width:
+            self.guide = FootprintGuide(channels, spec.guide_width, num_classes - 1)
 
     def forward(
         self, images: Sequence[Tensor] | Tensor, targets: Sequence[dict[str, Tensor]] | None = None
@@ -367,6 +364,12 @@ class SmallObjectMaskRCNN(GeneralizedRCNN):  # type: ignore[misc]  # torchvision
                 raise ValueError(msg)
         batch, shifted = self.transform(images, targets)
         features: OrderedDict[str, Tensor] = self.backbone(batch.tensors)
+        extra: dict[str, Tensor] = {}
+        if self.guide is not None:
+            features, logits = self.guide(features)
+            if targets is not None:
+                shape = batch.tensors.shape[-2:]
+                extra["loss_segmentation"] = segmentation_loss(logits, targets, shape)
         proposals, losses = self.rpn(batch, features, shifted)
         detections, roi_losses = self.roi_heads(features, proposals, batch.image_sizes, shifted)
         if not self.training:
@@ -374,38 +377,7 @@ class SmallObjectMaskRCNN(GeneralizedRCNN):  # type: ignore[misc]  # torchvision
                 detections, batch.image_sizes
             )
             return found
-        out: dict[str, Tensor] = {**losses, **roi_losses}
-        if self.segmentation is not None and targets is not None:
-            logits = self.segmentation(features["0"])
-            out["loss_segmentation"] = _segmentation_loss(logits, targets, batch.tensors.shape[-2:])
-        return out
-
-
-def _segmentation_loss(
-    logits: Tensor, targets: Sequence[dict[str, Tensor]], shape: torch.Size
-) -> Tensor:
-    """Binary cross-entropy plus Dice of the footprint at the finest level.
-
-    The Dice term (Milletari et al. 2016, doi:10.1109/3DV.2016.79) keeps the few landslide pixels
-    from drowning in background.
-    """
-    full = logits.new_zeros((logits.shape[0], logits.shape[1], *shape))
-    for i, target in enumerate(targets):
-        for label in range(1, logits.shape[1] + 1):
-            chosen = target["masks"][target["labels"] == label]
-            if len(chosen):
-                height, width = chosen.shape[-2:]
-                full[i, label - 1, :height, :width] = chosen.amax(dim=0)
-    stride = shape[0] // logits.shape[-2]
-    share = functional.avg_pool2d(full, stride)
-    known = functional.avg_pool2d(learnable(targets, shape), stride) > 0.5
-    share = share * known
-    each = functional.binary_cross_entropy_with_logits(logits, share, reduction="none")
-    cross_entropy = (each * known).mean()
-    prob = logits.sigmoid() * known
-    overlap = 2 * (prob * share).sum() + 1
-    dice = overlap / (prob.sum() + share.sum() + 1)
-    return cross_entropy + 0.5 * (1 - dice)
+        return {**losses, **roi_losses, **extra}
 
 
 def build_model(

@@ -41,7 +41,7 @@ def simulate_small(out: Path, side: int = 512) -> SimulationResult:
 def command(verb: str, *arguments: str | Path, settings: tuple[str, ...] = ()) -> list[str]:
     """Command line of a verb with ``--json``."""
     sets = [x for s in settings for x in ("--set", s)]
-    return [sys.executable, "-m", "flows.cli", verb, *map(str, arguments), *sets, "--json"]
+    return [sys.executable, "-m", "flows", verb, *map(str, arguments), *sets, "--json"]
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ VERBS = (
 
 
 def slopewatch(*arguments: str | Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "flows", *map(str, arguments)]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300, **kwargs
     )

@@ -18,7 +18,7 @@ TINY = dataclasses.replace(
     fpn_channels=16,
     box_width=32,
     mask_layers=(16,),
-    segmentation_width=8,
+    guide_width=8,
 )
 
 
@@ -48,7 +48,7 @@ def test_forms_train_and_detect_with_any_channels(form: str, channels: int) -> N
     losses = model(images, [square(20, 24, 9, 12), nothing()])
     assert isinstance(losses, dict)
     expected = {"objectness", "rpn_box_reg", "classifier", "box_reg", "mask"}
-    expected |= {"segmentation"} if FORMS[form].segmentation_width else set()
+    expected |= {"segmentation"} if FORMS[form].guide_width else set()
     assert set(losses) == {f"loss_{name}" for name in expected}
     total = torch.stack(list(losses.values())).sum()
     total.backward()

@@ -145,14 +145,7 @@ def infer_cube(
     windows = _plan_windows(info.shape, cfg)
     model_hash = str(card["sha256"])
     settings = cfg.model_dump(mode="json", exclude=_MACHINE_KEYS)
-    window_key = stage_key(
-        "windows",
-        ALGORITHM,
-        cube.key,
-        model_hash,
-        _input_facts(card),
-        {k: v for k, v in settings.items() if k not in _STITCH_KEYS},
-    )
+    window_key = _window_key(cube, card, cfg)
     key = stage_key(
         "detections", stitching.ALGORITHM, window_key, settings, card.get("score_threshold")
     )
@@ -237,6 +230,44 @@ def inference_seconds(ws: Workspace, artefact: Artefact) -> float:
     """
     path = ws.root / "work" / f"infer-{artefact.meta['window_key'][:12]}" / "timing.json"
     return _read_timing(path).get("seconds", float("nan"))
+
+
+def windows_done(ws: Workspace, cube: Artefact, weights: Path, cfg: InferConfig) -> int:
+    """Windows of a cube that need not be computed again.
+
+    Parameters
+    ----------
+    ws : Workspace
+        The workspace.
+    cube : Artefact
+        Stage ``cube``.
+    weights : Path
+        The ``.safetensors`` file.
+    cfg : InferConfig
+        Windows and thresholds.
+
+    Returns
+    -------
+    int
+        Windows that were computed or skipped with the same cube, weights and settings.
+
+    Raises
+    ------
+    ModelError
+        SW-401 where weights or card cannot be read.
+    """
+    from components.inference.predict import read_card
+
+    key = _window_key(cube, read_card(weights), cfg)
+    return sum(w["state"] != "failed" for w in ws.ledger.windows(key))
+
+
+def _window_key(cube: Artefact, card: Mapping[str, Any], cfg: InferConfig) -> str:
+    left_out = _MACHINE_KEYS | _STITCH_KEYS
+    settings = cfg.model_dump(mode="json", exclude=left_out)
+    return stage_key(
+        "windows", ALGORITHM, cube.key, str(card["sha256"]), _input_facts(card), settings
+    )
 
 
 def _check(info: CubeInfo, card: Mapping[str, Any], weights: Path) -> tuple[str, ...]:
