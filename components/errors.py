@@ -158,7 +158,10 @@ CODES: Final[dict[str, tuple[str, str]]] = {
         "Input layer missing from the cube",
         "The preset needs a layer that this product does not have.",
     ),
-    "SW-505": ("Detections and windows do not match", "Each detection must lie in a window that was run, with scores and probabilities in [0, 1]."),
+    "SW-505": (
+        "Detections and windows do not match",
+        "Each detection must lie in a window that was run, with scores and probabilities in [0, 1].",
+    ),
     # 6xx: inventory, evaluation, report
     "SW-601": (
         "No reference to evaluate against",

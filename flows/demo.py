@@ -23,7 +23,15 @@ DEMO = (
     "simulate.width=2048",
     "simulate.resolution_m=25",
     "simulate.periods=2",
+    # denser than nature: the small model sees enough landslides in the minutes that it has
+    "simulate.landslides_per_1000km2=500",
     "train.model=demo",
+    "train.epochs=20",
+    "train.batch_size=8",
+    "train.crop=128",
+    "train.learning_rate=0.002",
+    "train.ema_decay=0.98",
+    "train.validate_every=4",
 )
 
 

@@ -365,7 +365,10 @@ def test_predictions_lie_in_the_window_and_keep_the_networks_numbers(
     predictor = Predictor(region[1], "cpu", max_detections=9, score_min=0.2, threads=1)
     images = np.random.default_rng(1).normal(size=(2, 3, 60, 52)).astype(np.float32)
     found = predictor.predict(images)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     raw = detect(predictor.model, torch.from_numpy(images))
+    torch.set_num_threads(before)
     assert [len(f) for f in found] == [len(r.scores) for r in raw]
     for one, r in zip(found, raw, strict=True):
         for d, score, box in zip(one, r.scores.tolist(), r.boxes.tolist(), strict=True):

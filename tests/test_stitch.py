@@ -168,7 +168,7 @@ def natural_scene(seed: int, shape: tuple[int, int] = (200, 200), gap: int = 2) 
 # -- exact under the oracle ------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     size=st.integers(8, 40),

@@ -26,7 +26,7 @@ from components.dataset.resample import upsample_bilinear, upsample_nearest
 from components.errors import ModelError, ProcessingError
 from components.grid.windows import Window, plan_windows
 from components.inference import stitch as stitching
-from components.inference.instances import Detection, save_instances
+from components.inference.instances import Detection, dequantise, quantise, save_instances
 from components.inference.shards import (
     SHARD_WINDOWS,
     STATES,
@@ -398,7 +398,13 @@ def _predict(plan: _Plan, batch: Sequence[_Ready], predictor: Predictor) -> list
         window = plan.windows[ready.window_id]
         detections = tuple(
             Detection(
-                ready.window_id, d.category, d.score, window.row + d.row, window.col + d.col, d.prob
+                window_id=ready.window_id,
+                category=d.category,
+                score=d.score,
+                row=window.row + d.row,
+                col=window.col + d.col,
+                # As the shard will give it back: a resumed run must stitch the same numbers.
+                prob=dequantise(quantise(d.prob)),
             )
             for d in raw
         )
