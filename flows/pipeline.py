@@ -8,6 +8,7 @@ from pathlib import Path
 from prefect import flow
 
 from components.config import Config
+from components.inference.predict import read_card
 from flows.dataset import dataset
 from flows.inference import infer, weights_of
 from flows.ingest import ingest
@@ -42,13 +43,19 @@ def run(workspace: Path, products: list[Path], config: Config = Config()) -> Sum
 def map_products(workspace: Path, products: list[Path], config: Config = Config()) -> Summary:
     """New products and weights at hand to an inventory: no labels needed.
 
+    The region takes the pixel size of the weights unless `region.resolution_m` says otherwise.
+
     Args:
         workspace: Folder of the region.
         products: Deformation products of one or more periods.
         config: Sections `region`, `ingest`, `infer` and `inventory` are used.
     """
     start = time.monotonic()
-    weights_of(workspace, config.infer)
+    card = read_card(weights_of(workspace, config.infer))
+    if config.region.resolution_m is None:
+        pixel = {"resolution_m": float(card["ground_pixel_size_m"])}
+        region = config.region.model_copy(update=pixel)
+        config = config.model_copy(update={"region": region})
     ingest(workspace, products, config)
     detections = infer(workspace, config)
     result = inventory(workspace, config)

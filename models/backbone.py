@@ -14,7 +14,6 @@ from typing import Final, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
@@ -65,14 +64,20 @@ class LocalContrast(nn.Module):
             float [B, 2·C, H, W].
         """
         present = (x != 0).to(x.dtype)
-        mean = self._box(x) / self._box(present).clamp(min=1e-3)
+        mean = self._sums(x) / self._sums(present).clamp(min=1)
         return torch.cat([x, (x - mean) * present * self.gain], dim=1)
 
-    def _box(self, x: Tensor) -> Tensor:
-        """Mean over the window, row by row and then column by column; zeros beyond the edge."""
-        side, half = self.window, self.window // 2
-        x = functional.avg_pool2d(x, (1, side), stride=1, padding=(0, half))
-        return functional.avg_pool2d(x, (side, 1), stride=1, padding=(half, 0))
+    def _sums(self, x: Tensor) -> Tensor:
+        """Sums over the window, cut at the edges, from running sums: the cost is not the window's."""
+        half = self.window // 2
+        for axis in (-1, -2):
+            size = x.shape[axis]
+            start = x.new_zeros(()).expand_as(x.narrow(axis, 0, 1))
+            running = torch.cat([start, x.cumsum(axis)], dim=axis)
+            centre = torch.arange(size, device=x.device)
+            high = running.index_select(axis, (centre + half + 1).clamp(max=size))
+            x = high - running.index_select(axis, (centre - half).clamp(min=0))
+        return x
 
 
 class ResNetTrunk(nn.Module):

@@ -43,7 +43,7 @@ def nothing(side: int = 64) -> dict[str, Tensor]:
 )
 def test_forms_train_and_detect_with_any_channels(form: str, channels: int) -> None:
     torch.manual_seed(0)
-    model = build_model(FORMS[form], channels, 3)
+    model = build_model(FORMS[form], channels, 3, max_detections=5)
     images = [torch.randn(channels, 64, 64), torch.randn(channels, 64, 64)]
     losses = model(images, [square(20, 24, 9, 12), nothing()])
     assert isinstance(losses, dict)
