@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from odc.geo.geobox import GeoBox
 from prefect import flow
 
 from components.config import Config, IngestConfig, RegionConfig
 from components.cube.ingest import ingest_product, prepare
+from components.cube.region import choose_geobox, region_geobox
 from components.errors import WorkspaceError
 from components.products.base import Product
 from components.products.open import check_product
 from components.products.registry import discover
-from components.workspace import Artefact, read_artefact
+from components.workspace import Artefact, Workspace, read_artefact
 from flows.progress import report
 from flows.tasks import open_workspace, run_stage, stage_task
 
@@ -73,6 +75,28 @@ def checked(products: list[Path], cfg: IngestConfig) -> list[Product]:
     for product in found:
         check_product(product)
     return found
+
+
+def grid_of(workspace: Path, products: list[Product], region: RegionConfig) -> GeoBox | None:
+    """Grid that a workspace has, or that its first product would give it.
+
+    Parameters
+    ----------
+    workspace : Path
+        Folder of the region; need not exist.
+    products : list of Product
+        As `checked` returns them.
+    region : RegionConfig
+        Wishes for a new grid.
+
+    Returns
+    -------
+    GeoBox or None
+        None where there is neither workspace nor product.
+    """
+    if read_artefact(workspace / "region") is not None:
+        return region_geobox(Workspace(workspace))
+    return choose_geobox(products[0].geobox, region) if products else None
 
 
 @flow(name="ingest")

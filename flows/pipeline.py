@@ -8,15 +8,44 @@ from pathlib import Path
 from prefect import flow
 
 from components.config import Config
+from components.dataset.labels import read_labels
 from components.inference.predict import read_card
-from flows.dataset import dataset
+from components.training.loop import check_form
+from flows.dataset import checked_labels, dataset
 from flows.inference import infer, weights_of
-from flows.ingest import ingest
+from flows.ingest import checked, grid_of, ingest
 from flows.inventory import evaluate, inventory
 from flows.summary import Summary, summarise
 from flows.tasks import open_workspace
 from flows.tiling import tile
 from flows.training import train
+
+
+def check_run(workspace: Path, products: list[Path], config: Config) -> None:
+    """Look at everything that a run would read, before anything heavy begins.
+
+    Parameters
+    ----------
+    workspace : Path
+        Folder of the region; need not exist.
+    products : list of Path
+        Deformation products.
+    config : Config
+        All sections.
+
+    Raises
+    ------
+    InputError
+        SW-1xx for products, SW-3xx for polygons.
+    ModelError
+        SW-406 for an unknown network form.
+    """
+    check_form(config.train.model)
+    labels, _ = checked_labels(config)
+    found = checked(products, config.ingest)
+    grid = grid_of(workspace, found, config.region)
+    if grid is not None:
+        read_labels(labels, config.dataset, grid)
 
 
 @flow(name="run")
@@ -29,6 +58,7 @@ def run(workspace: Path, products: list[Path], config: Config = Config()) -> Sum
         config: All sections; `dataset.labels` names the interpreters' polygons.
     """
     start = time.monotonic()
+    check_run(workspace, products, config)
     ingest(workspace, products, config)
     tile(workspace, config)
     dataset(workspace, config)

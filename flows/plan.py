@@ -7,18 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from odc.geo.geobox import GeoBox
 from prefect import flow
 
 from components.config import Config
 from components.cube.read import list_cubes
-from components.cube.region import choose_geobox, region_geobox
 from components.grid import plan_windows, tile_starts
 from components.inference.run import windows_done
 from components.products.base import Product
 from components.workspace import Artefact, Workspace, read_artefact
 from flows.inference import weights_of
-from flows.ingest import checked
+from flows.ingest import checked, grid_of
 
 #: Seconds a unit of work where the workspace has no measurement of its own: two cores, no GPU. The
 #: units are those of `flows.tasks.units_of`.
@@ -108,7 +106,7 @@ def plan(workspace: Path, products: list[Path], config: Config = Config()) -> Pl
     found = checked(products, config.ingest) if products else []
     ingested = {} if ws is None else {c.meta["sha256"]: c for c in list_cubes(ws)}
     steps = [_ingest_step(p, p.sha256() in ingested, rates["cube"]) for p in found]
-    grid = _grid(ws, found, config)
+    grid = grid_of(workspace, found, config.region)
     if grid is not None:
         shape = (int(grid.shape[0]), int(grid.shape[1]))
         maps = _maps(found, ingested)
@@ -132,12 +130,6 @@ def _ingest_step(product: Product, done: bool, rate: float) -> Step:
     what = f"{product.track} {product.period}"
     seconds = None if done else rate * height * width / 1e6
     return Step("cube", what, "done" if done else "to do", amount, seconds)
-
-
-def _grid(ws: Workspace | None, products: list[Product], config: Config) -> GeoBox | None:
-    if ws is not None and read_artefact(ws.place("region")) is not None:
-        return region_geobox(ws)
-    return choose_geobox(products[0].geobox, config.region) if products else None
 
 
 def _maps(

@@ -261,13 +261,11 @@ def run(
 
     def work() -> object:
         cfg = settings(config, overrides, {"dataset.labels": labels})
-        from flows.dataset import checked_labels
-        from flows.ingest import checked
+        from flows.pipeline import check_run
         from flows.pipeline import run as flow
 
         paths = [p.resolve() for p in products]
-        checked_labels(cfg)  # before Prefect's server starts
-        checked(paths, cfg.ingest)
+        check_run(workspace.resolve(), paths, cfg)  # before Prefect's server starts
         return flow(workspace.resolve(), paths, cfg)
 
     execute(work, as_json=as_json, verbose=verbose, show=show.summary)

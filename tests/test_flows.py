@@ -110,3 +110,34 @@ def test_evaluate_prints_the_metrics(chain: Chain) -> None:
         pixels = found[method]["pooled"]["pixels"]
         iou, f1 = pixels["iou_fg"], pixels["dice"]
         assert f1 == pytest.approx(2 * iou / (1 + iou), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("setting", "code"),
+    [
+        ("dataset.category_attribute=kind", "SW-304"),
+        ("train.model=resnet1001", "SW-406"),
+        ("region.resolution_m=-1", "SW-701"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    chain: Chain, tmp_path: Path, setting: str, code: str
+) -> None:
+    arguments = run_command(chain.sim, tmp_path / "ws")
+    error = last_json([*arguments[:-1], "--set", setting, "--json"], chain.home, expect=1)
+    assert error["error"] == code
+    assert not (tmp_path / "ws").exists()
+
+
+def test_a_truncated_product_is_refused_before_anything_is_written(
+    chain: Chain, tmp_path: Path
+) -> None:
+    product = Path(shutil.copytree(chain.sim.products[0], tmp_path / chain.sim.products[0].name))
+    [raster] = product.glob("*_los_disp.tif")
+    raster.write_bytes(raster.read_bytes()[: raster.stat().st_size // 2])
+    weights = chain.workspace / "model" / "weights.safetensors"
+    arguments = ("map", product, "--workspace", tmp_path / "ws", "--weights", weights)
+    error = last_json(command(*arguments), chain.home, expect=1)
+    assert error["error"] == "SW-102"
+    assert raster.name in error["message"]
+    assert not (tmp_path / "ws").exists()

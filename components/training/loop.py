@@ -100,8 +100,7 @@ def train(
         SW-401 or SW-402 for `initial_weights`; SW-404 for an unusable image; SW-405 where the loss
         is not finite; SW-406 for an unknown form; SW-407 where all checkpoints are damaged.
     """
-    if cfg.model not in FORMS:
-        raise ModelError("SW-406", f"{cfg.model!r}; known are {', '.join(FORMS)}")
+    check_form(cfg.model)
     dataset_dir, out_dir, work_dir = Path(dataset_dir), Path(out_dir), Path(work_dir)
     tiles = open_split(dataset_dir, "train", cfg, training=True)
     if len(tiles) == 0:
@@ -133,6 +132,23 @@ def train(
     return TrainResult(
         weights, out_dir / "card.json", dict(end.record.best or {}), steps, round(seconds, 3)
     )
+
+
+def check_form(name: str) -> None:
+    """Refuse the name of a network form that does not exist.
+
+    Parameters
+    ----------
+    name : str
+        Key of `models.mask_rcnn.FORMS`.
+
+    Raises
+    ------
+    ModelError
+        SW-406, with the forms that there are.
+    """
+    if name not in FORMS:
+        raise ModelError("SW-406", f"{name!r}; known are {', '.join(FORMS)}")
 
 
 def _fit(
