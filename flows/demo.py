@@ -30,6 +30,7 @@ DEMO = (
     "train.batch_size=8",
     "train.crop=128",
     "train.learning_rate=0.002",
+    "train.warmup_steps=20",
     "train.ema_decay=0.98",
     "train.validate_every=4",
 )

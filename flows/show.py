@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from components.workspace import Artefact
 
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 _out = Console()
 
-#: Paths are folded, never cut: people copy them.
-_PATH = Column("folder", overflow="fold")
+
+def _line(label: str, value: str) -> None:
+    # Not a table: a path must stay in one piece, people copy it.
+    _out.print(f" [bold]{label}[/bold]  {value}", soft_wrap=True, highlight=False)
 
 
 def _number(value: Any, digits: int = 3) -> str:
@@ -36,12 +38,10 @@ def artefacts(found: Artefact | Iterable[Artefact]) -> None:
     found : Artefact or iterable of Artefact
         Published artefacts.
     """
-    table = Table("stage", "what", "state", _PATH, box=None, header_style="bold")
     for a in [found] if isinstance(found, Artefact) else found:
         what = " ".join(str(a.meta[k]) for k in ("track", "period") if k in a.meta)
         state = "known already, nothing done" if a.reused else "made"
-        table.add_row(a.stage, what, state, a.path)
-    _out.print(table)
+        _line(f"{a.stage} {what}".strip(), f"{state}: {a.path}")
 
 
 def simulation(result: SimulationResult) -> None:
@@ -52,13 +52,11 @@ def simulation(result: SimulationResult) -> None:
     result : SimulationResult
         Products, labels and truth.
     """
-    table = Table("", _PATH, box=None, show_header=False)
     for product in result.products:
-        table.add_row("product", str(product))
-    table.add_row("labels", str(result.labels))
-    table.add_row("truth", str(result.truth))
-    _out.print(table)
-    _out.print(f"{result.n_landslides} landslides")
+        _line("product", str(product))
+    _line("labels", str(result.labels))
+    _line("truth", str(result.truth))
+    _line("landslides", str(result.n_landslides))
 
 
 def summary(result: Summary) -> None:
@@ -71,16 +69,16 @@ def summary(result: Summary) -> None:
     """
     windows = ", ".join(f"{n} {state}" for state, n in result.windows.items())
     speed = result.mapped_km2 / result.inference_seconds if result.inference_seconds else 0.0
-    table = Table("", _PATH, box=None, show_header=False)
+    table = Table(box=None, show_header=False)
     table.add_row("landslides", f"{result.n_landslides} records over all periods")
     table.add_row("mapped", f"{result.mapped_km2:,.0f} km² over all periods")
     table.add_row("windows", windows)
     table.add_row("inference", f"{result.inference_seconds:.1f} s ({speed:.0f} km²/s)")
     table.add_row("wall time", f"{result.seconds:.1f} s")
-    if result.inventory is not None:
-        table.add_row("inventory", str(result.inventory))
-        table.add_row("report", str(result.report))
     _out.print(table)
+    if result.inventory is not None:
+        _line("inventory", str(result.inventory))
+        _line("report", str(result.report))
 
 
 #: Rows of the metrics table: label, path into a method's pooled metrics.
@@ -147,4 +145,3 @@ def demo(result: DemoResult) -> None:
     metrics(result.metrics)
     _out.print()
     summary(result.summary)
-    _out.print(f"\nOpen the report: {result.summary.report}")

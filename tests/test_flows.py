@@ -1,6 +1,7 @@
 """The whole chain through the command line on a small simulated region."""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,6 +102,26 @@ def test_plan_tells_what_is_done_and_writes_nothing(chain: Chain, tmp_path: Path
     assert todo["windows"] == {"total": done["windows"]["total"], "done": 0}
     assert todo["seconds"] > 0
     assert not (tmp_path / "new").exists()
+
+
+def test_prefect_shows_metrics_picture_and_links(chain: Chain) -> None:
+    script = (
+        "import asyncio, json\n"
+        "from prefect.client.orchestration import get_client\n"
+        "async def main():\n"
+        "    async with get_client() as client:\n"
+        "        found = await client.read_artifacts()\n"
+        "    print(json.dumps([[a.key, a.type, str(a.data)[:4000000]] for a in found]))\n"
+        "import flows\n"
+        "asyncio.run(main())\n"
+    )
+    found = last_json([sys.executable, "-c", script], chain.home)
+    kinds = {key: kind for key, kind, _ in found}
+    assert kinds["training"] == kinds["metrics"] == "table"
+    assert kinds["report-html"] == kinds["landslides-gpkg"] == "markdown"
+    [text] = {data for key, _, data in found if key == "inventory"}
+    assert "data:image/png;base64," in text
+    assert f"{chain.summary['n_landslides']} landslide records" in text
 
 
 def test_evaluate_prints_the_metrics(chain: Chain) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import json
 import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +43,8 @@ CFG = TrainConfig(
 
 
 @pytest.fixture(autouse=True)
-def _tiny_form(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _tiny_form(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FORMS, "tiny", TINY)
-    yield
 
 
 def make_dataset(folder: Path, tiles: dict[str, int], side: int = 64) -> Path:
@@ -324,7 +323,7 @@ def test_learning_rate() -> None:
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[14] == pytest.approx((1 + FINAL_SHARE) / 2)  # half-way down the cosine
     assert rates[24] == pytest.approx(FINAL_SHARE)
-    assert all(a > b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(rates[4:]))
     assert learning_rate_factor(0, 0, 10) == 1.0
 
 
