@@ -147,6 +147,25 @@ class DatasetConfig(Section):
         return self
 
 
+class PretrainConfig(Section):
+    """Endless simulated tiles to train on (`slopewatch pretrain`)."""
+
+    preset: Preset = "multi"
+    """Model input channels."""
+    tile: int = Field(default=192, ge=64)
+    """Side of a tile [px]."""
+    resolution_m: float = Field(default=25.0, gt=0)
+    """Pixel size [m]; the weights fit maps of this pixel size."""
+    tiles_per_epoch: int = Field(default=800, ge=1)
+    """Tiles between two checkpoints."""
+    validation_tiles: int = Field(default=240, ge=0)
+    """Tiles of other simulated scenes on which the weights are chosen; 0 keeps the last."""
+    workers: int = Field(default=1, ge=0)
+    """Processes that simulate; 0: the training process itself. The tiles do not depend on it."""
+    seed: int = Field(default=1, ge=0)
+    """Seed of the scenes."""
+
+
 class TrainConfig(Section):
     """Network and training."""
 
@@ -249,6 +268,7 @@ class Config(Section):
     ingest: IngestConfig = IngestConfig()
     tile: TileConfig = TileConfig()
     dataset: DatasetConfig = DatasetConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     train: TrainConfig = TrainConfig()
     infer: InferConfig = InferConfig()
     inventory: InventoryConfig = InventoryConfig()

@@ -119,6 +119,13 @@ FORMS: Final[dict[str, ModelSpec]] = {
         proposals=80, rpn_samples=64, box_samples=64,
         canonical_scale=56, canonical_level=3, contrast_window=41, guide_width=64,
     ),
+    "slopewatch-s2": ModelSpec(
+        block="basic", depths=(1, 2, 2, 2), widths=(64, 128, 192, 256), finest_stride=2,
+        extra_level=False, fpn_channels=96, anchor_sizes=((4, 7), (11, 17), (26, 40), (60, 96)),
+        aspect_ratios=_RATIOS, box_pool=7, box_width=384, mask_pool=14, mask_layers=(96, 96),
+        proposals=80, rpn_samples=64, box_samples=64,
+        canonical_scale=56, canonical_level=3, contrast_window=41, guide_width=64,
+    ),
     "resnet50-fpn": ModelSpec(
         block="bottleneck", depths=(3, 4, 6, 3), widths=(64, 128, 256, 512), finest_stride=4,
         extra_level=True, fpn_channels=256, anchor_sizes=((8,), (16,), (32,), (64,), (128,)),

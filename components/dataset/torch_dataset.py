@@ -28,7 +28,7 @@ from components.errors import InputError, ModelError
 Item = tuple[torch.Tensor, dict[str, torch.Tensor]]
 
 
-class _Objects(NamedTuple):
+class Objects(NamedTuple):
     """Objects of a tile, whether learned or ignored.
 
     Parameters
@@ -162,12 +162,17 @@ class TileDataset(Dataset[Item]):
         rng = np.random.default_rng((self._seed, self._epoch, index))
         masks = objects.masks
         if self._crop is not None:
-            row, col = _place_crop(objects, self._crop, image.shape[1:], rng)
+            row, col = place_crop(objects, self._crop, image.shape[1:], rng)
             view = (slice(None), slice(row, row + self._crop), slice(col, col + self._crop))
             image, masks = image[view], masks[view]
         if self._augment:
             image, masks = augment(image, masks, self.channels, rng)
-        target = self._target(objects._replace(masks=masks), int(record["id"]))
+        target = make_target(
+            objects._replace(masks=masks),
+            int(record["id"]),
+            min_pixels=self.info["min_pixels"],
+            min_visible=self.info["min_visible"],
+        )
         return torch.from_numpy(np.ascontiguousarray(image)), target
 
     def _load(self, record: dict[str, Any]) -> NDArray[np.float32]:
@@ -189,7 +194,7 @@ class TileDataset(Dataset[Item]):
             )
         return image
 
-    def _objects(self, record: dict[str, Any]) -> _Objects:
+    def _objects(self, record: dict[str, Any]) -> Objects:
         found = self._annotations[record["id"]]
         shape = (record["height"], record["width"])
         masks = np.zeros((len(found), *shape), dtype=bool)
@@ -202,32 +207,70 @@ class TileDataset(Dataset[Item]):
                     path=self._dir / "images" / record["file_name"],
                 )
             masks[i] = mask
-        return _Objects(
+        return Objects(
             masks,
             np.array([a["category_id"] for a in found], dtype=np.int64),
             np.array([bool(a["iscrowd"]) for a in found], dtype=bool),
             np.array([a["pixels_in_all"] for a in found], dtype=float),
         )
 
-    def _target(self, objects: _Objects, image_id: int) -> dict[str, torch.Tensor]:
-        area = objects.masks.sum(axis=(1, 2))
-        # A crop cuts objects as a tile does: the same limits decide what is still to be found.
-        lost = (area < self.info["min_pixels"]) | (area < self.info["min_visible"] * objects.pixels)
-        learn = ~objects.crowd & ~lost
-        masks = objects.masks[learn]
-        return {
-            "boxes": torch.from_numpy(_boxes(masks)),
-            "labels": torch.from_numpy(objects.labels[learn]),
-            "masks": torch.from_numpy(masks.astype(np.uint8)),
-            "image_id": torch.tensor(image_id, dtype=torch.int64),
-            "ignore": torch.from_numpy(objects.masks[~learn].any(axis=0)),
-        }
+
+def make_target(
+    objects: Objects, image_id: int, *, min_pixels: float, min_visible: float
+) -> dict[str, torch.Tensor]:
+    """Target of one image in torchvision's format.
+
+    Parameters
+    ----------
+    objects : Objects
+        What the image, or a crop of it, shows.
+    image_id : int
+        Goes into the target.
+    min_pixels : float
+        Objects of fewer pixels in the image are ignored ground.
+    min_visible : float
+        Objects of which the image shows a smaller share are ignored ground, in [0, 1].
+
+    Returns
+    -------
+    dict of Tensor
+        See `TileDataset`.
+    """
+    area = objects.masks.sum(axis=(1, 2))
+    # A crop cuts objects as a tile does: the same limits decide what is still to be found.
+    lost = (area < min_pixels) | (area < min_visible * objects.pixels)
+    learn = ~objects.crowd & ~lost
+    masks = objects.masks[learn]
+    return {
+        "boxes": torch.from_numpy(_boxes(masks)),
+        "labels": torch.from_numpy(objects.labels[learn]),
+        "masks": torch.from_numpy(masks.astype(np.uint8)),
+        "image_id": torch.tensor(image_id, dtype=torch.int64),
+        "ignore": torch.from_numpy(objects.masks[~learn].any(axis=0)),
+    }
 
 
-def _place_crop(
-    objects: _Objects, crop: int, shape: tuple[int, ...], rng: np.random.Generator
+def place_crop(
+    objects: Objects, crop: int, shape: tuple[int, ...], rng: np.random.Generator
 ) -> tuple[int, int]:
-    """Upper-left pixel of a random crop, every second time around an object."""
+    """Place a random crop, every second time around an object that is to be found.
+
+    Parameters
+    ----------
+    objects : Objects
+        What the image shows.
+    crop : int
+        Side [px].
+    shape : (int, int)
+        Height and width of the image [px], at least `crop`.
+    rng : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    (int, int)
+        Upper-left pixel: row, column.
+    """
     limits = (shape[0] - crop, shape[1] - crop)
     wanted = np.flatnonzero(~objects.crowd)
     around_object = rng.random() < 0.5

@@ -116,8 +116,10 @@ def miscounted(phase: Float) -> Float:
     return out[1:-1, 1:-1]
 
 
-def dem_error(rng: np.random.Generator, shape: tuple[int, int], resolution_m: float) -> Float:
-    """Height error of the terrain model: 5 m rms, correlated over about 200 m.
+def dem_error(
+    rng: np.random.Generator, shape: tuple[int, int], resolution_m: float, rms_m: float = 5.0
+) -> Float:
+    """Height error of the terrain model, correlated over about 200 m.
 
     Parameters
     ----------
@@ -127,13 +129,15 @@ def dem_error(rng: np.random.Generator, shape: tuple[int, int], resolution_m: fl
         Height and width [px].
     resolution_m : float
         Pixel size [m].
+    rms_m : float
+        Rms [m].
 
     Returns
     -------
     ndarray of float32 [H, W]
         Error [m].
     """
-    return np.float32(5.0) * smooth_noise(rng, shape, resolution_m, 120.0)
+    return np.float32(rms_m) * smooth_noise(rng, shape, resolution_m, 120.0)
 
 
 def slant_range(incidence_deg: NDArray[np.floating]) -> Float:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from components.simulation.conditions import REFERENCE, Conditions
 from components.simulation.fields import Bool, Float, SpectralField, smooth_noise
 from components.simulation.terrain import Ground
 
@@ -21,14 +22,9 @@ OUTER_M, LARGE_M, SMALL_M = 50e3, 1500.0, 250.0
 EXPONENTS = (-8.0 / 3.0, -11.0 / 3.0, -5.0 / 3.0)
 _SHORTEST_M = 20.0
 
-#: Rms of turbulence over 50 km [rad], calm to humid.
-_TURBULENCE_RAD = (0.3, 1.0)
-#: Stratification of one acquisition [rad/m]: usual bound, bound of the tail, share of the tail.
-_STRATIFIED_RAD_M = (1.2e-3, 5e-3)
+#: Share of acquisitions in the tail of stratification, and how much it varies over the map.
 _STRATIFIED_TAIL = 0.1
 _STRATIFIED_LATERAL = 0.3
-_RAMP_RAD = 0.8
-_CELLS_PER_1000KM2 = 6.0
 
 
 def turbulence_psd(k: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -114,10 +110,13 @@ class Atmosphere:
     ----------
     ground : Ground
         Terrain.
+    conditions : Conditions
+        How much of each kind of delay there is.
     """
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, conditions: Conditions = REFERENCE) -> None:
         self._ground = ground
+        self._conditions = conditions
         self._turbulence = SpectralField(ground.shape, ground.resolution_m, turbulence_psd)
 
     def turbulence(self, rng: np.random.Generator, rms_rad: float) -> Float:
@@ -149,15 +148,15 @@ class Atmosphere:
         -------
         Acquisition
         """
-        ground = self._ground
-        delay = self.turbulence(rng, rng.uniform(*_TURBULENCE_RAD))
+        ground, conditions = self._ground, self._conditions
+        delay = self.turbulence(rng, rng.uniform(*conditions.turbulence_rad))
         delay += self._stratified(rng)
-        delay += ramp(rng, ground.shape, rng.uniform(0.0, _RAMP_RAD))
-        cells = _add_cells(rng, delay, ground.resolution_m)
+        delay += ramp(rng, ground.shape, rng.uniform(0.0, conditions.ramp_rad))
+        cells = _add_cells(rng, delay, ground.resolution_m, conditions.cells_per_1000km2)
         return Acquisition(delay, float(rng.normal(0.0, 60.0 / np.sqrt(2.0))), cells)
 
     def _stratified(self, rng: np.random.Generator) -> Float:
-        usual, tail = _STRATIFIED_RAD_M
+        usual, tail = self._conditions.stratified_rad_m
         bound = tail if rng.uniform() < _STRATIFIED_TAIL else usual
         gradient = np.float32(rng.uniform(-bound, bound))
         h = self._ground.elevation
@@ -195,10 +194,12 @@ def ramp(rng: np.random.Generator, shape: tuple[int, int], rms_rad: float) -> Fl
     return out
 
 
-def _add_cells(rng: np.random.Generator, delay: Float, resolution_m: float) -> tuple[Cell, ...]:
+def _add_cells(
+    rng: np.random.Generator, delay: Float, resolution_m: float, per_1000km2: float
+) -> tuple[Cell, ...]:
     """Add turbulent cells to a delay, in place."""
     height, width = delay.shape
-    count = int(rng.poisson(_CELLS_PER_1000KM2 * delay.size * resolution_m**2 / 1e9))
+    count = int(rng.poisson(per_1000km2 * delay.size * resolution_m**2 / 1e9))
     cells = []
     for _ in range(count):
         radius = rng.uniform(400.0, 1300.0) / resolution_m

@@ -26,11 +26,11 @@ from components.simulation.artefacts import (
     ORBIT_HEIGHT_M,
     slant_range,
 )
+from components.simulation.conditions import REFERENCE
 from components.simulation.fields import Float
 from components.simulation.look import INCIDENCE_RANGE_DEG, Look
 from components.simulation.observe import (
     AZIMUTH_LOOKS,
-    LOOKS,
     METRES_PER_RADIAN,
     RANGE_LOOKS,
     Observation,
@@ -205,7 +205,7 @@ def period_layers(
     """
     # The very float32 product of the stored phase, so that both files say the same to the last bit.
     displacement = seen.unwrapped * METRES_PER_RADIAN
-    speckle = rng.standard_gamma(LOOKS, displacement.shape, dtype=np.float32)
+    speckle = rng.standard_gamma(REFERENCE.looks, displacement.shape, dtype=np.float32)
     amplitude = np.sqrt(speckle) * (0.05 + 0.3 * np.clip(np.cos(local_incidence), 0.0, 1.0))
     return {
         "unw_phase": seen.unwrapped,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from components.layers import DAYS_PER_YEAR
+from components.simulation.conditions import REFERENCE, Conditions
 from components.simulation.fields import Bool, Float, Labels, block_mean, upsample
 from components.simulation.footprints import SHAPES, Body, lay_out, make_outline, sample_areas
 from components.simulation.histories import History, draw_history
@@ -145,7 +146,12 @@ class Placement:
 
 
 def slide_motion(
-    rng: np.random.Generator, body: Body, motion: str, *, abrupt: bool = True
+    rng: np.random.Generator,
+    body: Body,
+    motion: str,
+    *,
+    abrupt: bool = True,
+    conditions: Conditions = REFERENCE,
 ) -> Float:
     """Relative magnitude of motion over a footprint.
 
@@ -162,14 +168,16 @@ def slide_motion(
         One of `MOTIONS`.
     abrupt : bool
         Whether one flank is abrupt.
+    conditions : Conditions
+        Ranges of the profiles.
 
     Returns
     -------
     ndarray of float32 [h, w]
         In [0, 1], 0 outside the footprint.
     """
-    p, q = rng.uniform(1.0, 2.0), rng.uniform(2.0, 8.0)
-    least = rng.uniform(0.1, 0.3)
+    p, q = rng.uniform(1.0, 2.0), rng.uniform(*conditions.taper)
+    least = rng.uniform(*conditions.least_motion)
     side = 1.0 if rng.uniform() < 0.5 else -1.0
     s = body.along if motion == "retrogressive" else 1.0 - body.along
     along = least + (1.0 - least) * s**p
@@ -209,6 +217,7 @@ def make_landslide(
     shape: str,
     slide_id: int,
     history: History,
+    conditions: Conditions = REFERENCE,
 ) -> Landslide:
     """Give a footprint its motion.
 
@@ -226,6 +235,8 @@ def make_landslide(
         Identity.
     history : History
         Activity over time.
+    conditions : Conditions
+        Ranges of the motion's profiles.
 
     Returns
     -------
@@ -240,7 +251,7 @@ def make_landslide(
     )
     abrupt = bool(rng.uniform() < 0.5)
     rotational = shape == "semicircular" and bool(rng.uniform() < 0.5)
-    magnitude = slide_motion(rng, body, motion, abrupt=abrupt)
+    magnitude = slide_motion(rng, body, motion, abrupt=abrupt, conditions=conditions)
     slope, aspect = ground.sliding_slope[body.window], ground.sliding_aspect[body.window]
     dip = slope + 15.0 * (1.0 - 2.0 * body.along) if rotational else slope
     east, north, up = downslope_vector(dip, aspect)
@@ -290,7 +301,12 @@ def _can_slide(ground: Ground) -> Bool:
 
 
 def place_landslides(
-    rng: np.random.Generator, ground: Ground, n: int, periods: int, period_days: int
+    rng: np.random.Generator,
+    ground: Ground,
+    n: int,
+    periods: int,
+    period_days: int,
+    conditions: Conditions = REFERENCE,
 ) -> Placement:
     """Place landslides on slopes, more of them low above the rivers, without overlap.
 
@@ -304,6 +320,8 @@ def place_landslides(
         Number wanted.
     periods, period_days : int
         Number and length [days] of the periods that the histories span.
+    conditions : Conditions
+        Ranges of the motion's profiles.
 
     Returns
     -------
@@ -326,7 +344,9 @@ def place_landslides(
             body = lay_out(rng, ground, outline, seeds.draw(), area_km2 * 1e6)
             reason = refusal(ground, body, taken)
             if body is not None and reason is None:
-                slide = make_landslide(rng, ground, body, shape, len(slides) + 1, history)
+                slide = make_landslide(
+                    rng, ground, body, shape, len(slides) + 1, history, conditions
+                )
                 slides.append(slide)
                 footprints[body.window][body.mask] = slide.slide_id
                 mark(taken, body)

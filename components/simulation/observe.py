@@ -22,6 +22,7 @@ from components.simulation.artefacts import (
     unwrapping_islands,
 )
 from components.simulation.atmosphere import Acquisition
+from components.simulation.conditions import REFERENCE, Conditions
 from components.simulation.decorrelation import (
     draw_multilooked,
     gradient_coherence,
@@ -34,9 +35,8 @@ from components.simulation.look import Look
 from components.simulation.negatives import Negative
 from components.simulation.terrain import Ground
 
-#: Range × azimuth looks of the simulated products, and their product.
+#: Range × azimuth looks of the simulated products; their product is `REFERENCE.looks`.
 RANGE_LOOKS, AZIMUTH_LOOKS = 10, 2
-LOOKS = RANGE_LOOKS * AZIMUTH_LOOKS
 
 #: Displacement [m] of a phase [rad] is this times the phase.
 METRES_PER_RADIAN = np.float32(-SENTINEL1_WAVELENGTH_M / (4.0 * np.pi))
@@ -130,6 +130,7 @@ def observe(
     height_error: Float,
     pair: tuple[Acquisition, Acquisition],
     days: tuple[float, float],
+    conditions: Conditions = REFERENCE,
 ) -> Observation:
     """Simulate the interferogram of two acquisitions.
 
@@ -151,6 +152,8 @@ def observe(
         Earlier and later pass.
     days : (float, float)
         Their days since the first acquisition.
+    conditions : Conditions
+        Processing and air.
 
     Returns
     -------
@@ -158,6 +161,8 @@ def observe(
     """
     look = track.look
     coherence = period_coherence(rng, ground, lasting_coherence)
+    if conditions.coherence_gain != 1:
+        np.clip(coherence * np.float32(conditions.coherence_gain), 0.0, 0.95, out=coherence)
     deformation: Float = np.zeros(ground.shape, dtype=np.float32)
     shown: list[Float] = []
     for slide in landslides:
@@ -175,10 +180,14 @@ def observe(
             deformation[w] += motion / METRES_PER_RADIAN
     coherence[track.unseen] = 0.05
 
-    noise, sample = draw_multilooked(rng, coherence, LOOKS)
+    noise, sample = draw_multilooked(rng, coherence, conditions.looks)
+    noise, kept = _processed(noise, conditions)
+    if conditions.filter_px:
+        deformation = ndimage.gaussian_filter(deformation, conditions.filter_px, truncate=3.0)
     islands = unwrapping_islands(rng, coherence, ground.resolution_m)
     delay = pair[1].delay - pair[0].delay
     delay += dem_error_phase(height_error, pair[1].baseline_m - pair[0].baseline_m, look)
+    delay *= np.float32(conditions.delay_gain)
 
     # Coherence is estimated in a window of 3 × 3 multilooked pixels, as processors do.
     sample = ndimage.uniform_filter(sample, 3, mode="nearest")
@@ -187,7 +196,7 @@ def observe(
     usable: Bool = ~nodata & (sample >= USABLE_COHERENCE)
     sigma = np.hypot(
         local_sigma(delay, usable, ground.resolution_m),
-        np.asarray(phase_std(coherence, LOOKS), dtype=np.float32),
+        kept * np.asarray(phase_std(coherence, conditions.looks), dtype=np.float32),
     )
     sigma *= np.abs(METRES_PER_RADIAN)
     labels = [
@@ -205,3 +214,17 @@ def observe(
     wrapped[wrapped == 0] = _NUDGE
     total[nodata] = 0.0
     return Observation(total, wrapped, sample, usable, sigma, tuple(labels), islands)
+
+
+def _processed(noise: Float, conditions: Conditions) -> tuple[Float, np.float32]:
+    """Phase noise after filter and stacking, and the share of its standard deviation that is left."""
+    gain = np.float32(conditions.noise_gain)
+    if not conditions.filter_px:
+        return (noise, gain) if gain == 1 else (noise * gain, gain)
+    # The filter works on the interferogram, not on the phase: near ±π the two differ.
+    real, imag = (
+        ndimage.gaussian_filter(part, conditions.filter_px, truncate=3.0)
+        for part in (np.cos(noise), np.sin(noise))
+    )
+    out: Float = np.arctan2(imag, real) * gain
+    return out, np.float32(out.std() / max(float(noise.std()), 1e-6))

@@ -9,6 +9,7 @@ import numpy as np
 from components.insar.geometry import downslope_sensitivity
 from components.simulation.artefacts import dem_error
 from components.simulation.atmosphere import Atmosphere
+from components.simulation.conditions import REFERENCE, Conditions
 from components.simulation.decorrelation import ground_coherence
 from components.simulation.fields import Bool, Float, Labels
 from components.simulation.labels import Label
@@ -109,6 +110,7 @@ def simulate_scene(
     landslides_per_1000km2: float = 300.0,
     negatives: bool = True,
     elevation: Float | None = None,
+    conditions: Conditions = REFERENCE,
 ) -> Scene:
     """Simulate one map in memory.
 
@@ -130,6 +132,8 @@ def simulate_scene(
         Whether to add what can be taken for landslides.
     elevation : ndarray of float32 [H, W], optional
         Terrain to use instead of a generated one [m].
+    conditions : Conditions
+        Processing, air, and how abruptly motion ends.
 
     Returns
     -------
@@ -152,12 +156,12 @@ def simulate_scene(
         terrain = Terrain(np.asarray(elevation, dtype=np.float32), np.zeros(shape, dtype=bool))
     ground = make_ground(terrain, resolution_m)
     placement = place_landslides(
-        rng, ground, landslide_count(ground, landslides_per_1000km2), 1, days
+        rng, ground, landslide_count(ground, landslides_per_1000km2), 1, days, conditions
     )
     hard = place_negatives(rng, ground, placement.footprints > 0).items if negatives else ()
     look = make_look(rng, shape, resolution_m, direction)
     track = make_track(ground, look)
-    atmosphere = Atmosphere(ground)
+    atmosphere = Atmosphere(ground, conditions)
     seen = observe(
         rng,
         ground,
@@ -165,9 +169,10 @@ def simulate_scene(
         placement.landslides,
         hard,
         ground_coherence(rng, ground),
-        dem_error(rng, shape, resolution_m),
+        dem_error(rng, shape, resolution_m, conditions.dem_error_m),
         (atmosphere.draw(rng), atmosphere.draw(rng)),
         (0.0, float(days)),
+        conditions,
     )
     visible: Labels = np.zeros(shape, dtype=np.int32)
     for label in seen.labels:

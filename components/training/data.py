@@ -1,56 +1,88 @@
-"""Batches in an order that depends on seed and epoch alone."""
+"""Where a training's tiles come from; batches in an order that depends on seed and epoch alone."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from components.dataset.torch_dataset import Item, TileDataset
-from components.errors import ModelError
+from components.errors import InputError, ModelError
+from components.training.scenes import TRAINING, VALIDATION, SceneTiles, describe
+from models.weights import file_sha256
 
 if TYPE_CHECKING:
-    from components.config import TrainConfig
+    from components.config import PretrainConfig, TrainConfig
     from components.training.module import Batch
 
 
+@dataclass(frozen=True)
+class Source:
+    """What a training reads, from disk or from the simulator.
+
+    Parameters
+    ----------
+    info : dict
+        ``preset``, ``channels``, ``categories``, ``pixel_size_m``, ``upsample`` and what else goes into
+        the weights card.
+    identity : list
+        JSON values that tell this data from any other.
+    loader : callable
+        Makes the loader of the training tiles. Its argument tells the epoch when a pass begins: it is
+        asked, not told, since a resumed trainer does not announce the epoch in which it starts.
+    validation : sequence of Item or None
+        Tiles on which weights are chosen; None where there are none.
+    """
+
+    info: dict[str, Any]
+    identity: list[Any]
+    loader: Callable[[Callable[[], int]], DataLoader[Item]]
+    validation: Tiles | None
+
+
+class Tiles(Protocol):
+    """Tiles by index."""
+
+    def __len__(self) -> int:
+        """Number of tiles."""
+        ...
+
+    def __getitem__(self, index: int) -> Item:
+        """One tile with its target."""
+        ...
+
+
 class EpochSampler(Sampler[int]):
-    """Every index once an epoch, in an order drawn from (seed, epoch).
+    """The indices of an epoch.
 
     Parameters
     ----------
     size : int
         Number of samples.
-    seed : int
-        Of the order.
     epoch : callable
-        Tells the epoch when a pass begins. It is asked, not told, since a resumed trainer does not
-        announce the epoch in which it starts.
-    on_epoch : callable
-        Called with the epoch before a pass.
+        Tells the epoch when a pass begins.
+    order : callable
+        Indices of an epoch, from its number.
     """
 
     def __init__(
-        self, size: int, seed: int, epoch: Callable[[], int], on_epoch: Callable[[int], None]
+        self, size: int, epoch: Callable[[], int], order: Callable[[int], Sequence[int]]
     ) -> None:
         self._size = size
-        self._seed = seed
         self._epoch = epoch
-        self._on_epoch = on_epoch
+        self._order = order
 
     def __len__(self) -> int:
         return self._size
 
     def __iter__(self) -> Iterator[int]:
-        epoch = self._epoch()
-        self._on_epoch(epoch)
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
-        yield from torch.randperm(self._size, generator=generator).tolist()
+        yield from self._order(self._epoch())
 
 
 class CheckedTiles(Dataset[Item]):
@@ -146,33 +178,88 @@ def collate(items: list[Item]) -> Batch:
     return images, [target for _, target in items]
 
 
-def training_loader(
-    tiles: CheckedTiles, cfg: TrainConfig, epoch: Callable[[], int]
-) -> DataLoader[Item]:
-    """Loader of the training fold.
+def coco_source(dataset_dir: Path, cfg: TrainConfig) -> Source:
+    """Training and validation fold of a COCO folder.
 
     Samples are made in the training process: at the sizes of one machine, a second process costs
-    more than it hides. The last batch of an epoch is filled up by none: it is left out if it would
-    hold a single image, on which batch statistics are poor, and others are there.
+    more than it hides. The last batch of an epoch is left out if it would hold a single image, on which
+    batch statistics are poor, and others are there.
 
     Parameters
     ----------
-    tiles : CheckedTiles
-        Fold.
+    dataset_dir : Path
+        Of `components.dataset.coco.build_dataset`.
     cfg : TrainConfig
-        ``batch_size`` and ``seed``.
-    epoch : callable
-        Tells the epoch when a pass begins.
+        ``crop``, ``batch_size`` and ``seed``.
 
     Returns
     -------
-    DataLoader
+    Source
+
+    Raises
+    ------
+    InputError
+        SW-306 where the training fold is empty; SW-307 where the dataset is damaged.
+    ModelError
+        SW-404 where the crop is larger than a tile.
     """
-    sampler = EpochSampler(len(tiles), cfg.seed, epoch, tiles.tiles.set_epoch)
-    return DataLoader(
-        tiles,
-        batch_size=cfg.batch_size,
-        sampler=sampler,
-        collate_fn=collate,
-        drop_last=len(tiles) > cfg.batch_size and len(tiles) % cfg.batch_size == 1,
-    )
+    tiles = open_split(dataset_dir, "train", cfg, training=True)
+    if len(tiles) == 0:
+        raise InputError("SW-306", "the training fold holds no tile", path=dataset_dir)
+    val = open_split(dataset_dir, "val", cfg, training=False)
+    size = len(tiles)
+
+    def order(epoch: int) -> list[int]:
+        tiles.tiles.set_epoch(epoch)
+        generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + epoch)
+        chosen: list[int] = torch.randperm(size, generator=generator).tolist()
+        return chosen
+
+    def loader(epoch: Callable[[], int]) -> DataLoader[Item]:
+        return DataLoader(
+            tiles,
+            batch_size=cfg.batch_size,
+            sampler=EpochSampler(size, epoch, order),
+            collate_fn=collate,
+            drop_last=size > cfg.batch_size and size % cfg.batch_size == 1,
+        )
+
+    identity = [file_sha256(dataset_dir / "annotations" / f"{s}.json") for s in ("train", "val")]
+    identity.append(file_sha256(dataset_dir / "dataset.json"))
+    return Source(tiles.tiles.info, identity, loader, val if len(val) else None)
+
+
+def scene_source(scenes: PretrainConfig, cfg: TrainConfig) -> Source:
+    """Endless simulated tiles.
+
+    Parameters
+    ----------
+    scenes : PretrainConfig
+        The tiles.
+    cfg : TrainConfig
+        ``batch_size``.
+
+    Returns
+    -------
+    Source
+        Epoch k has the tiles from ``k · tiles_per_epoch`` on: none comes twice.
+    """
+    tiles = SceneTiles(scenes, TRAINING)
+    size = scenes.tiles_per_epoch
+
+    def loader(epoch: Callable[[], int]) -> DataLoader[Item]:
+        return DataLoader(
+            tiles,
+            batch_size=cfg.batch_size,
+            sampler=EpochSampler(size, epoch, lambda k: range(k * size, (k + 1) * size)),
+            collate_fn=collate,
+            num_workers=scenes.workers,
+            persistent_workers=scenes.workers > 0,
+        )
+
+    validation = None
+    if scenes.validation_tiles:
+        made = SceneTiles(scenes, VALIDATION)
+        validation = [made[i] for i in range(scenes.validation_tiles)]
+    info = describe(scenes)
+    return Source(info, [info["data"]], loader, validation)

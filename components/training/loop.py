@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING, Any, Final
 import lightning
 import torch
 
-from components.errors import InputError, ModelError
+from components.errors import ModelError
 from components.progress import Progress, no_progress
 from components.training.checkpoints import is_whole, last_whole
-from components.training.data import CheckedTiles, open_split, training_loader
+from components.training.data import Source, coco_source, scene_source
 from components.training.epoch_end import EpochEnd, metrics_csv, read_times
 from components.training.module import GRADIENT_CLIP, DetectorModule
 from models.mask_rcnn import FORMS, SmallObjectMaskRCNN, build_model
 from models.weights import WeightsError, file_sha256, load_tensors, read_card, save_weights
 
 if TYPE_CHECKING:
-    from components.config import TrainConfig
+    from components.config import PretrainConfig, TrainConfig
 
 #: Raised when the same configuration gives other weights than before.
 ALGORITHM: Final = "1"
@@ -101,24 +101,58 @@ def train(
         is not finite; SW-406 for an unknown form; SW-407 where all checkpoints are damaged.
     """
     check_form(cfg.model)
-    dataset_dir, out_dir, work_dir = Path(dataset_dir), Path(out_dir), Path(work_dir)
-    tiles = open_split(dataset_dir, "train", cfg, training=True)
-    if len(tiles) == 0:
-        raise InputError("SW-306", "the training fold holds no tile", path=dataset_dir)
-    val = open_split(dataset_dir, "val", cfg, training=False)
-    info: dict[str, Any] = tiles.tiles.info
-    recipe = _recipe(dataset_dir, cfg)
+    return _train(coco_source(Path(dataset_dir), cfg), out_dir, work_dir, cfg, progress)
+
+
+def pretrain(
+    out_dir: Path,
+    work_dir: Path,
+    cfg: TrainConfig,
+    scenes: PretrainConfig,
+    progress: Progress = no_progress,
+) -> TrainResult:
+    """Train on endless simulated tiles instead of a dataset.
+
+    Parameters
+    ----------
+    out_dir, work_dir : Path
+        As in `train`.
+    cfg : TrainConfig
+        Network and training; an epoch is ``scenes.tiles_per_epoch`` tiles.
+    scenes : PretrainConfig
+        The tiles.
+    progress : Progress
+        Told of steps and validations.
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    ModelError
+        As `train`.
+    """
+    check_form(cfg.model)
+    return _train(scene_source(scenes, cfg), out_dir, work_dir, cfg, progress)
+
+
+def _train(
+    source: Source, out_dir: Path, work_dir: Path, cfg: TrainConfig, progress: Progress
+) -> TrainResult:
+    """Train on any source."""
+    out_dir, work_dir = Path(out_dir), Path(work_dir)
+    info = source.info
+    recipe = _recipe(source, cfg)
     device = _device(cfg.device)
     work_dir.mkdir(parents=True, exist_ok=True)
     out_dir.mkdir(parents=True, exist_ok=True)
     with _reproducible(cfg.threads, device), _quiet():
         torch.manual_seed(cfg.seed)
-        model = build_model(
-            FORMS[cfg.model], len(tiles.tiles.channels), len(info["categories"]) + 1
-        )
+        model = build_model(FORMS[cfg.model], len(info["channels"]), len(info["categories"]) + 1)
         if cfg.initial_weights is not None:
             _start_from(cfg.initial_weights, model, info)
-        end = _fit(model, tiles, val if len(val) else None, work_dir, cfg, recipe, device, progress)
+        end = _fit(model, source, work_dir, cfg, recipe, device, progress)
         best = work_dir / end.record.best_file
         if not is_whole(best):
             raise ModelError("SW-407", "the best weights are missing or damaged", path=best)
@@ -153,8 +187,7 @@ def check_form(name: str) -> None:
 
 def _fit(
     model: SmallObjectMaskRCNN,
-    tiles: CheckedTiles,
-    val: CheckedTiles | None,
+    source: Source,
     work_dir: Path,
     cfg: TrainConfig,
     recipe: str,
@@ -166,7 +199,7 @@ def _fit(
     def epoch() -> int:
         return int(module.global_step) // steps
 
-    loader = training_loader(tiles, cfg, epoch)
+    loader = source.loader(epoch)
     steps = len(loader)
     module = DetectorModule(
         model,
@@ -179,7 +212,7 @@ def _fit(
     )
     end = EpochEnd(
         work_dir,
-        val,
+        source.validation,
         recipe=recipe,
         steps_per_epoch=steps,
         epochs=cfg.epochs,
@@ -251,14 +284,13 @@ def _start_from(path: Path, model: SmallObjectMaskRCNN, info: dict[str, Any]) ->
         raise ModelError("SW-402", str(e), path=path) from e
 
 
-def _recipe(dataset_dir: Path, cfg: TrainConfig) -> str:
-    """Digest of what decides the weights: data (annotations and description) and configuration."""
+def _recipe(source: Source, cfg: TrainConfig) -> str:
+    """Digest of what decides the weights: data and configuration."""
     parts: list[Any] = [ALGORITHM, FORMS[cfg.model].as_dict()]
     parts.append(cfg.model_dump(mode="json", exclude=_MACHINE_KEYS))
     if cfg.initial_weights is not None and cfg.initial_weights.is_file():
         parts.append(file_sha256(cfg.initial_weights))
-    parts += [file_sha256(dataset_dir / "annotations" / f"{s}.json") for s in ("train", "val")]
-    parts.append(file_sha256(dataset_dir / "dataset.json"))
+    parts += source.identity
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -283,6 +315,7 @@ def _card(
             "epoch": end.record.best_epoch,
             "steps": steps,
             "recipe_sha256": recipe,
+            "data": info.get("data", {}),
             "counts": info.get("counts", {}),
         },
     }

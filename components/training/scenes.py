@@ -1,0 +1,208 @@
+"""Endless simulated tiles, made while training: no disk, no tile seen twice.
+
+Each scene is simulated under conditions of its own (`components.simulation.conditions`) and gives a few
+tiles. A tile depends on (seed, index) alone, so that any number of loader processes, and a training that
+was killed and resumed, see the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from components.dataset.augment import augment
+from components.dataset.presets import CHANNELS, render
+from components.dataset.torch_dataset import Item, Objects, make_target, place_crop
+from components.errors import InputError
+from components.insar.noise import mad_sigma
+from components.layers import DAYS_PER_YEAR
+from components.simulation.conditions import REFERENCE, draw_conditions
+from components.simulation.fields import Float, stream
+from components.simulation.scene import Scene, simulate_scene
+
+if TYPE_CHECKING:
+    from components.config import PretrainConfig
+
+#: Raised when the same settings give other tiles.
+ALGORITHM: Final = "scenes-1"
+
+#: Tiles cut from one scene, and how much larger than a tile its side is.
+TILES_A_SCENE: Final = 4
+SCENE_SCALE: Final = 2.0
+
+#: A whole map holds longer waves of the atmosphere than a scene, so its noise is larger; scenes are
+#: scaled with a noise this many times their own (log-uniform).
+_SIGMA_SCALE: Final = (0.75, 3.0)
+
+#: Densities [1/1000 km²] to choose from: half of the scenes hold nothing but what can be taken for
+#: landslides.
+_DENSITIES: Final = (0.0, 0.0, 0.0, 300.0, 600.0, 900.0)
+
+#: Share of scenes without terrain (C and slope unknown), and without coherence.
+_NO_TERRAIN: Final = 0.12
+_NO_COHERENCE: Final = 0.05
+
+#: Limits of what is still to be found in a tile, as `DatasetConfig` has them.
+MIN_PIXELS: Final = 6
+MIN_VISIBLE: Final = 0.3
+
+#: Stream names: training and validation share no scene, and neither does a simulated region.
+TRAINING: Final = "pretrain"
+VALIDATION: Final = "pretrain-validation"
+
+
+@dataclass(frozen=True)
+class _Rendered:
+    """A scene as the network sees it."""
+
+    number: int
+    image: Float
+    objects: Objects
+
+
+class SceneTiles(Dataset[Item]):
+    """Simulated tiles by index, without end.
+
+    Parameters
+    ----------
+    cfg : PretrainConfig
+        ``preset``, ``tile``, ``resolution_m`` and ``seed``.
+    name : str
+        `TRAINING` or `VALIDATION`. Training scenes are augmented and of varied conditions; validation
+        scenes are of the reference conditions and left as they are.
+
+    Attributes
+    ----------
+    channels : tuple of str
+        Of the preset.
+
+    Raises
+    ------
+    InputError
+        SW-701 for an unknown preset.
+
+    Notes
+    -----
+    Item ``i`` is a tile of scene ``i // TILES_A_SCENE``: ``image`` float32 ``[C, tile, tile]`` and a
+    target as `components.dataset.torch_dataset.TileDataset` gives it. Neighbouring indices share a scene,
+    which is simulated once if they are asked for in order.
+    """
+
+    def __init__(self, cfg: PretrainConfig, name: str = TRAINING) -> None:
+        if cfg.preset not in CHANNELS:
+            raise InputError("SW-701", f"unknown preset {cfg.preset!r}")
+        self.channels = CHANNELS[cfg.preset]
+        self._cfg = cfg
+        self._name = name
+        self._scene: _Rendered | None = None
+
+    def __getitem__(self, index: int) -> Item:
+        number, k = divmod(index, TILES_A_SCENE)
+        if self._scene is None or self._scene.number != number:
+            self._scene = self._render(number)
+        scene = self._scene
+        rng = stream(self._cfg.seed, self._name, "tile", index)
+        side = self._cfg.tile
+        shape = (scene.image.shape[1], scene.image.shape[2])
+        if self._name == TRAINING:
+            row, col = place_crop(scene.objects, side, shape, rng)
+        else:  # side by side: every landslide is asked for about once
+            row, col = (k // 2) * (shape[0] - side), (k % 2) * (shape[1] - side)
+        view = (slice(None), slice(row, row + side), slice(col, col + side))
+        image, masks = scene.image[view], scene.objects.masks[view]
+        if self._name == TRAINING:
+            image, masks = augment(image, masks, self.channels, rng)
+        target = make_target(
+            scene.objects._replace(masks=masks),
+            index,
+            min_pixels=MIN_PIXELS,
+            min_visible=MIN_VISIBLE,
+        )
+        return torch.from_numpy(np.ascontiguousarray(image)), target
+
+    def _render(self, number: int) -> _Rendered:
+        """Simulate a scene and bring it into the preset's channels."""
+        cfg = self._cfg
+        rng = stream(cfg.seed, self._name, "scene", number)
+        wide = self._name == TRAINING
+        side = round(cfg.tile * SCENE_SCALE)
+        scene = simulate_scene(
+            rng,
+            (side, side),
+            cfg.resolution_m,
+            direction="ascending" if rng.uniform() < 0.5 else "descending",
+            days=int(rng.integers(90, 400)),
+            landslides_per_1000km2=float(rng.choice(_DENSITIES)),
+            conditions=draw_conditions(rng) if wide else REFERENCE,
+        )
+        layers = _layers(scene, rng, wide=wide)
+        scale = float(np.exp(rng.uniform(*np.log(_SIGMA_SCALE)))) if wide else 1.5
+        velocity = layers["los_velocity"][scene.valid]
+        sigma = scale * (mad_sigma(velocity) if velocity.size else 1.0)
+        return _Rendered(number, render(cfg.preset, layers, sigma), _objects(scene))
+
+
+def _layers(
+    scene: Scene, rng: np.random.Generator, *, wide: bool
+) -> Mapping[str, NDArray[np.generic]]:
+    """Layers of a scene as a cube would hold them, some of them missing now and then."""
+    layers: dict[str, NDArray[np.generic]] = dict(scene.layers)
+    known = scene.displacement[scene.valid]
+    # Ingest refers displacement to the median of the map.
+    displacement = scene.displacement - np.float32(np.median(known) if known.size else 0.0)
+    layers["los_displacement"] = displacement
+    layers["los_velocity"] = displacement * np.float32(1e3 * DAYS_PER_YEAR / scene.days)
+    if wide and rng.uniform() < _NO_TERRAIN:
+        del layers["los_sensitivity"], layers["slope"]
+    if wide and rng.uniform() < _NO_COHERENCE:
+        del layers["coherence"]
+    return layers
+
+
+def _objects(scene: Scene) -> Objects:
+    labels = scene.labels
+    masks = np.zeros((len(labels), *scene.valid.shape), dtype=bool)
+    for mask, label in zip(masks, labels, strict=True):
+        height, width = label.mask.shape
+        mask[label.row : label.row + height, label.col : label.col + width] = label.mask
+    return Objects(
+        masks,
+        np.ones(len(labels), dtype=np.int64),
+        np.array([label.ignore for label in labels], dtype=bool),
+        masks.sum(axis=(1, 2)).astype(float),
+    )
+
+
+def describe(cfg: PretrainConfig) -> dict[str, Any]:
+    """What a weights card says of the data.
+
+    Parameters
+    ----------
+    cfg : PretrainConfig
+        Settings of the scenes.
+
+    Returns
+    -------
+    dict
+        ``preset``, ``channels``, ``categories``, ``pixel_size_m``, ``ground_pixel_size_m``,
+        ``upsample``, and ``data``: algorithm and settings of the scenes.
+    """
+    return {
+        "preset": cfg.preset,
+        "channels": list(CHANNELS[cfg.preset]),
+        "categories": [{"id": 1, "name": "landslide"}],
+        "pixel_size_m": cfg.resolution_m,
+        "ground_pixel_size_m": cfg.resolution_m,
+        "upsample": 1,
+        "data": {
+            "source": "simulated scenes",
+            "algorithm": ALGORITHM,
+            **cfg.model_dump(mode="json", exclude={"workers"}),
+        },
+    }
