@@ -12,6 +12,7 @@ from components.workspace import Artefact
 
 if TYPE_CHECKING:
     from components.simulation.region import SimulationResult
+    from components.training.loop import TrainResult
     from flows.demo import DemoResult
     from flows.plan import Plan
     from flows.summary import Summary
@@ -57,6 +58,20 @@ def simulation(result: SimulationResult) -> None:
     _line("labels", str(result.labels))
     _line("truth", str(result.truth))
     _line("landslides", str(result.n_landslides))
+
+
+def training(result: TrainResult) -> None:
+    """What a training made.
+
+    Parameters
+    ----------
+    result : TrainResult
+        Of the flow `pretrain`.
+    """
+    _line("weights", str(result.weights))
+    _line("steps", f"{result.steps} in {result.seconds:,.0f} s")
+    for name, value in result.metrics.items():
+        _line(f"validation {name}", _number(value))
 
 
 def summary(result: Summary) -> None:

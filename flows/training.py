@@ -1,14 +1,17 @@
-"""Flow `train`: COCO dataset to weights with their card."""
+"""Flows `train` and `pretrain`: a dataset, or endless simulated tiles, to weights with their card."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import flow, task
 
-from components.config import Config, TrainConfig
+from components.config import Config, PretrainConfig, TrainConfig
 from components.errors import WorkspaceError
+from components.training.loop import TrainResult
+from components.training.loop import pretrain as pretrain_on_scenes
 from components.training.stage import train_stage
 from components.workspace import Artefact, artefact_dict, read_artefact
 from flows.artifacts import training_artifact
@@ -49,3 +52,29 @@ def train(workspace: Path, config: Config = Config()) -> Artefact:
     )
     training_artifact(model)
     return model
+
+
+@task(name="pretrain-model", tags=["gpu", "slopewatch"], timeout_seconds=96 * 3600)
+def pretrain_model(out: str, train: dict[str, Any], scenes: dict[str, Any]) -> dict[str, Any]:
+    """Train on simulated tiles; a killed run goes on from its last checkpoint."""
+    folder = Path(out)
+    result = pretrain_on_scenes(
+        folder, folder / "work", TrainConfig(**train), PretrainConfig(**scenes), report
+    )
+    return asdict(result)
+
+
+@flow(name="pretrain")
+def pretrain(out: Path, config: Config = Config()) -> TrainResult:
+    """Train a network on endless simulated tiles: the released weights, or a start for your own.
+
+    Args:
+        out: Folder for weights, card and checkpoints.
+        config: Sections `train` and `pretrain` are used.
+    """
+    result = pretrain_model(
+        out=str(out),
+        train=config.train.model_dump(mode="json"),
+        scenes=config.pretrain.model_dump(mode="json"),
+    )
+    return TrainResult(**result)

@@ -140,6 +140,30 @@ def train(
     execute(work, as_json=as_json, verbose=verbose, show=show.artefacts)
 
 
+@app.command("pretrain")
+def pretrain(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for weights and checkpoints.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train on endless simulated tiles, without any data; a killed run goes on.
+
+    Example: slopewatch pretrain --out model --set train.model=slopewatch-s2 --set train.epochs=24
+    """
+
+    def work() -> object:
+        cfg = settings(config, overrides)
+        from components.training.loop import check_form
+        from flows.training import pretrain as flow
+
+        check_form(cfg.train.model)  # before Prefect's server starts
+        return flow(out.resolve(), cfg)
+
+    execute(work, as_json=as_json, verbose=verbose, show=show.training)
+
+
 @app.command("infer")
 def infer(
     workspace: WorkspaceOption,
