@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 ALGORITHM: Final = "scenes-1"
 
 #: Tiles cut from one scene, and how much larger than a tile its side is.
-TILES_A_SCENE: Final = 4
-SCENE_SCALE: Final = 2.0
+TILES_A_SCENE: Final = 2
+SCENE_SCALE: Final = 1.5
 
 #: A whole map holds longer waves of the atmosphere than a scene, so its noise is larger; scenes are
 #: scaled with a noise this many times their own (log-uniform).
@@ -112,8 +112,8 @@ class SceneTiles(Dataset[Item]):
         shape = (scene.image.shape[1], scene.image.shape[2])
         if self._name == TRAINING:
             row, col = place_crop(scene.objects, side, shape, rng)
-        else:  # side by side: every landslide is asked for about once
-            row, col = (k // 2) * (shape[0] - side), (k % 2) * (shape[1] - side)
+        else:  # opposite corners
+            row, col = k * (shape[0] - side), k * (shape[1] - side)
         view = (slice(None), slice(row, row + side), slice(col, col + side))
         image, masks = scene.image[view], scene.objects.masks[view]
         if self._name == TRAINING:
