@@ -106,8 +106,8 @@ def test_learns_one_image_and_ignores_ignored_ground() -> None:
     ignore = torch.zeros((32, 32), dtype=torch.bool)
     ignore[20:26, 18:28] = True
     one = {**target, "boxes": boxes[:1], "labels": target["labels"][:1], "masks": masks[:1]}
-    wrong = float(model([image], [one])["loss_segmentation"])
-    right = float(model([image], [{**one, "ignore": ignore}])["loss_segmentation"])
+    wrong = model([image], [one])["loss_segmentation"].item()
+    right = model([image], [{**one, "ignore": ignore}])["loss_segmentation"].item()
     assert right < wrong / 3
 
 
