@@ -170,7 +170,7 @@ class TrainConfig(Section):
     """Network and training."""
 
     model: str = "demo"
-    """Network form: a key of the form table in models/mask_rcnn.py."""
+    """Network form: `slopewatch models` lists them."""
     epochs: int = Field(default=20, ge=1)
     """Epochs at most."""
     batch_size: int = Field(default=4, ge=1)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.norms import HEAD_NORMS, NormName
 from models.targets import learnable
 
 #: Share of landslide pixels that the untrained guide expects; spares the first steps from learning
@@ -54,16 +55,19 @@ class FootprintGuide(nn.Module):
         Channels of the head.
     classes : int
         Classes without background.
+    norm : {"batch", "group", "frozen"}
+        Normalisation; see `models.norms.HEAD_NORMS`.
     """
 
-    def __init__(self, channels: int, width: int, classes: int) -> None:
+    def __init__(self, channels: int, width: int, classes: int, norm: NormName) -> None:
         super().__init__()
+        make_norm = HEAD_NORMS[norm]
         self.hidden = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            make_norm(width),
             nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            make_norm(width),
             nn.ReLU(inplace=True),
         )
         self.logits = nn.Conv2d(width, classes, 1)

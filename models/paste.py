@@ -30,13 +30,15 @@ class PastedMask(NamedTuple):
     prob: Tensor
 
 
-def paste_masks(masks: Tensor, boxes: Tensor, shape: tuple[int, int]) -> list[PastedMask]:
+def paste_masks(
+    masks: Tensor | list[Tensor], boxes: Tensor, shape: tuple[int, int]
+) -> list[PastedMask]:
     """Bring masks of boxes to the pixels whose centres lie in the boxes.
 
     Parameters
     ----------
-    masks : Tensor
-        float32 [n, M, M]: probabilities on a grid that fills the box.
+    masks : Tensor or list of Tensor
+        float32 [n, M, M], or n of [h, w]: probabilities on a grid that fills the box.
     boxes : Tensor
         float32 [n, 4]: x1, y1, x2, y2 in pixel edges.
     shape : tuple of int

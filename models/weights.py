@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models.mask_rcnn import SmallObjectMaskRCNN, build_model, spec_from_dict
+from models.build import Detector, build_model
+from models.forms import spec_from_dict
 
 #: Version of the pair of files.
 FORMAT: Final = 1
@@ -67,7 +68,7 @@ def file_sha256(path: Path) -> str:
 
 def save_weights(
     path: Path,
-    model: SmallObjectMaskRCNN,
+    model: Detector,
     card: dict[str, Any],
     *,
     dtype: Literal["float32", "float16"] = "float32",
@@ -78,7 +79,7 @@ def save_weights(
     ----------
     path : Path
         The ``.safetensors`` file; its folder must exist.
-    model : SmallObjectMaskRCNN
+    model : SmallObjectMaskRCNN or ComponentUNet
         The network; its ``spec`` and ``in_channels`` go into the card.
     card : dict
         JSON-able; must hold ``form`` (a name) and ``classes`` (names without background).
@@ -173,7 +174,7 @@ def read_card(path: Path) -> dict[str, Any]:
 
 def load_weights(
     path: Path, *, max_detections: int = 200, score_min: float = 0.05
-) -> tuple[SmallObjectMaskRCNN, dict[str, Any]]:
+) -> tuple[Detector, dict[str, Any]]:
     """Rebuild a network from its files.
 
     Parameters
@@ -187,7 +188,7 @@ def load_weights(
 
     Returns
     -------
-    model : SmallObjectMaskRCNN
+    model : SmallObjectMaskRCNN or ComponentUNet
         float32, on the CPU, in evaluation mode.
     card : dict
         The card.

@@ -30,7 +30,8 @@ from components.inference.shards import SHARD_WINDOWS, WindowResult, load_shard,
 from components.inference.stitch import stitch
 from components.products.base import LayerSource, Product
 from components.workspace import Artefact, Workspace
-from models.mask_rcnn import FORMS, build_model, detect
+from models.build import build_model, detect
+from models.forms import FORMS
 from models.weights import card_path, save_weights
 
 SHAPE = (380, 350)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.mask_rcnn import FORMS, SmallObjectMaskRCNN, build_model
+from models.build import Detector, build_model
+from models.forms import FORMS
 from models.weights import (
     WeightsError,
     card_path,
@@ -25,7 +26,7 @@ TINY = dataclasses.replace(
 CARD = {"form": "demo", "classes": ["landslide"], "preset": "rate"}
 
 
-def tiny(seed: int = 0) -> SmallObjectMaskRCNN:
+def tiny(seed: int = 0) -> Detector:
     torch.manual_seed(seed)
     model = build_model(TINY, 3, 2)
     model([torch.randn(3, 64, 64)], [_empty()])  # moves the normalisation statistics

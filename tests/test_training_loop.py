@@ -25,7 +25,7 @@ from components.training.checkpoints import checkpoints, is_whole, last_whole, w
 from components.training.epoch_end import COLUMNS, read_times
 from components.training.loop import TrainResult, train
 from components.training.module import FINAL_SHARE, AveragedModel, learning_rate_factor
-from models.mask_rcnn import FORMS
+from models.forms import FORMS
 from models.weights import load_weights
 
 TINY = dataclasses.replace(

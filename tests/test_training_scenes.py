@@ -17,7 +17,7 @@ from components.simulation.scene import simulate_scene
 from components.training.data import scene_source
 from components.training.loop import pretrain
 from components.training.scenes import TRAINING, VALIDATION, SceneTiles
-from models.mask_rcnn import FORMS
+from models.forms import FORMS
 from models.weights import load_weights
 
 SCENES = PretrainConfig(tile=64, tiles_per_epoch=8, validation_tiles=4, workers=0, seed=3)

@@ -14,7 +14,7 @@ from components.training.selection import (
     match_image,
     pool,
 )
-from models.mask_rcnn import Detections
+from models.build import Detections
 
 
 def solid(

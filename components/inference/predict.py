@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from components.errors import ModelError
-from models.mask_rcnn import Detections, detect
+from models.build import Detections, detect
 from models.paste import paste_masks
 from models.weights import WeightsError, load_weights
 from models.weights import read_card as _read_card
@@ -167,7 +167,7 @@ class Predictor:
             return [self._to_pixels(d, (height, width)) for d in found]
 
     def _to_pixels(self, d: Detections, shape: tuple[int, int]) -> list[RawDetection]:
-        if not (torch.isfinite(d.scores).all() and torch.isfinite(d.masks).all()):
+        if not all(torch.isfinite(x).all() for x in (d.scores, *d.masks)):
             msg = "the network's output is not finite"
             raise FloatingPointError(msg)
         # Pasted at the map's resolution: boxes are in pixel edges, so scaling them is exact.

@@ -16,7 +16,7 @@ from components.training.checkpoints import prune, write_checked
 from components.training.data import Tiles, collate
 from components.training.module import DetectorModule
 from components.training.selection import Operating, best_operating_point, match_image, pool
-from models.mask_rcnn import detect
+from models.build import detect
 
 if TYPE_CHECKING:
     from torch import nn

@@ -27,7 +27,8 @@ from components.training.checkpoints import is_whole, last_whole
 from components.training.data import Source, coco_source, scene_source
 from components.training.epoch_end import EpochEnd, metrics_csv, read_times
 from components.training.module import GRADIENT_CLIP, DetectorModule
-from models.mask_rcnn import FORMS, SmallObjectMaskRCNN, build_model
+from models.build import Detector, build_model
+from models.forms import FORMS
 from models.weights import WeightsError, file_sha256, load_tensors, read_card, save_weights
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def check_form(name: str) -> None:
     Parameters
     ----------
     name : str
-        Key of `models.mask_rcnn.FORMS`.
+        Key of `models.forms.FORMS`.
 
     Raises
     ------
@@ -186,7 +187,7 @@ def check_form(name: str) -> None:
 
 
 def _fit(
-    model: SmallObjectMaskRCNN,
+    model: Detector,
     source: Source,
     work_dir: Path,
     cfg: TrainConfig,
@@ -266,7 +267,7 @@ def _bfloat16(wanted: str, device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _start_from(path: Path, model: SmallObjectMaskRCNN, info: dict[str, Any]) -> None:
+def _start_from(path: Path, model: Detector, info: dict[str, Any]) -> None:
     """Load initial weights after checking that they read the same input."""
     try:
         card = read_card(path)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from components.errors import ModelError
-from models.mask_rcnn import SmallObjectMaskRCNN
+from models.build import Detector
 
 #: One batch: images [C, H, W] and their targets.
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
@@ -92,7 +92,7 @@ class DetectorModule(lightning.LightningModule):
 
     Parameters
     ----------
-    model : SmallObjectMaskRCNN
+    model : SmallObjectMaskRCNN or ComponentUNet
         Trained in place.
     learning_rate, weight_decay : float
         Of AdamW; biases and normalisation do not decay.
@@ -114,7 +114,7 @@ class DetectorModule(lightning.LightningModule):
 
     def __init__(
         self,
-        model: SmallObjectMaskRCNN,
+        model: Detector,
         *,
         learning_rate: float,
         weight_decay: float,

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.mask_rcnn import Detections
+from models.build import Detections
 from models.paste import PastedMask, paste_masks
 
 #: Mask probability from which a pixel belongs to a detection.
