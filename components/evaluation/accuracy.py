@@ -6,6 +6,7 @@ again.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +44,7 @@ from components.inference.instances import load_instances, save_instances
 from components.inference.predict import read_card
 from components.progress import Progress, no_progress
 from components.training.selection import Matches, best_operating_point
-from components.workspace import Artefact, Workspace, stage_key
+from components.workspace import Artefact, Workspace, read_artefact, stage_key, write_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -278,6 +279,112 @@ def _tuned(validation: Sequence[_Loaded], min_pixels: int) -> Setting:
     return Setting(0.0, best, source="the split val")
 
 
+def publish_accuracy(
+    ws: Workspace,
+    regions: Sequence[RegionMaps],
+    weights: Mapping[str, Path],
+    *,
+    benchmark: str,
+    splits: Sequence[str],
+    refit: bool,
+    min_pixels: int,
+    progress: Progress = no_progress,
+) -> Artefact:
+    """`measure`, and publish what came out.
+
+    Parameters
+    ----------
+    ws : Workspace
+        Of the benchmark.
+    regions, weights, splits, refit, min_pixels, progress
+        As in `measure`.
+    benchmark : str
+        What the figures are of.
+
+    Returns
+    -------
+    Artefact
+        Stage ``accuracy``: ``metrics.json``. Meta: ``benchmark``, and by network ``score_threshold``
+        and ``calibration`` as they were used.
+
+    Raises
+    ------
+    ProcessingError
+        SW-602 where no region is of the split ``val``.
+    """
+    key = stage_key(
+        "accuracy",
+        ALGORITHM,
+        benchmark,
+        [(r.name, [(k, _key_of(p.parent)) for k, p in r.maps.items()]) for r in regions],
+        [_key_of(c.folder) for r in regions for c in list_cubes(Workspace(r.workspace))],
+        {name: read_card(path) for name, path in weights.items()},
+        list(splits),
+        refit,
+        min_pixels,
+    )
+    final = ws.place("accuracy")
+    if found := ws.find(final, key):
+        return found
+    metrics, settings = measure(
+        regions, weights, splits=splits, refit=refit, min_pixels=min_pixels, progress=progress
+    )
+    metrics["benchmark"] = benchmark
+    meta = {
+        "benchmark": benchmark,
+        "networks": {
+            name: {
+                "score_threshold": settings[name].score_min,
+                "calibration": _for_card(settings[name], benchmark),
+            }
+            for name in weights
+        },
+    }
+    with ws.publish("accuracy", final, key, meta) as folder:
+        write_json(folder / "metrics.json", metrics)
+    return Artefact("accuracy", key, str(final), meta)
+
+
+def read_accuracy(artefact: Artefact) -> dict[str, Any]:
+    """Figures of a published benchmark, methods and splits in their order.
+
+    Parameters
+    ----------
+    artefact : Artefact
+        Of `publish_accuracy`.
+
+    Returns
+    -------
+    dict
+        Content of ``metrics.json``; JSON on disk is sorted, and the model comes first here.
+    """
+    found: dict[str, Any] = json.loads((artefact.folder / "metrics.json").read_text())
+    methods, splits = found["settings"]["methods"], found["settings"]["splits"]
+
+    def ordered(entries: dict[str, Any]) -> dict[str, Any]:
+        return {m: entries[m] for m in methods if m in entries}
+
+    return found | {
+        "methods": ordered(found["methods"]),
+        "splits": {s: {k: ordered(v) for k, v in found["splits"][s].items()} for s in splits},
+    }
+
+
+def _key_of(folder: Path) -> str | None:
+    found = read_artefact(folder)
+    return None if found is None else found.key
+
+
+def _for_card(setting: Setting, benchmark: str) -> dict[str, Any] | None:
+    if setting.calibration is None:
+        return None
+    out = dict(setting.calibration)
+    if setting.fit is not None:
+        out |= {"fitted_on": f"{benchmark}, split val", "n": setting.fit.n}
+        out["ece"] = {k: round(v, 6) for k, v in setting.fit.ece.items() if np.isfinite(v)}
+    return out
+
+
 def measure(
     regions: Sequence[RegionMaps],
     weights: Mapping[str, Path],
@@ -328,8 +435,8 @@ def measure(
         name: settle(validation, name, path, refit=refit, min_pixels=min_pixels)
         for name, path in weights.items()
     }
-    settings[TUNED] = _tuned(validation, min_pixels)
     settings[USUAL] = Setting(0.0, SIGMA, source="custom (Barra et al. 2017)")
+    settings[TUNED] = _tuned(validation, min_pixels)
     model = next(iter(weights))
     out: dict[str, Any] = {}
     total, done = len(splits) * len(settings), 0
@@ -370,9 +477,11 @@ def measure(
         "splits": out,
         "settings": {
             "algorithm": ALGORITHM,
-            "model": model,
+            "methods": list(settings),
+            "splits": list(splits),
             "min_pixels": min_pixels,
             "reference_pixels": REFERENCE_PIXELS,
+            "pixel_km2": loaded[0].info.pixel_size_m ** 2 / 1e6,
             "block_km": BLOCK_M / 1000,
             "draws": DRAWS,
             "seed": SEED,

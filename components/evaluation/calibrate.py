@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from components.inference.calibration import Calibration, apply_calibration
+from components.errors import WorkspaceError
+from components.inference.calibration import Calibration, apply_calibration, checked_calibration
+from components.inference.predict import read_card
+from components.workspace import MANIFEST, coded_os_errors
+from models.weights import card_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -213,3 +219,50 @@ def fit_calibration(
         ece[method] = expected_calibration_error(held_out, hits)
     best = min(_METHODS, key=lambda m: (np.nan_to_num(ece[m], nan=np.inf), m != "temperature"))
     return Fit(_METHODS[best](scores, hits), ece, len(scores))
+
+
+def write_card(
+    weights: Path, calibration: Mapping[str, Any] | None, score_threshold: float
+) -> Path:
+    """Put calibration and operating threshold into the card beside the weights.
+
+    Parameters
+    ----------
+    weights : Path
+        The ``.safetensors`` file.
+    calibration : mapping or None
+        As `checked_calibration` accepts it.
+    score_threshold : float
+        Of calibrated scores.
+
+    Returns
+    -------
+    Path
+        The card; it appears whole or not at all.
+
+    Raises
+    ------
+    ModelError
+        SW-401 where there is no card, or the calibration is none.
+    WorkspaceError
+        SW-201 where the weights belong to a workspace, whose files do not change, or the card is not
+        writable.
+    """
+    if (weights.parent / MANIFEST).is_file():
+        raise WorkspaceError(
+            "SW-201",
+            "these weights belong to a workspace, whose files do not change",
+            path=weights,
+            remedy="Copy weights and card to a folder of their own and calibrate the copy.",
+        )
+    card = {
+        **read_card(weights), "calibration": calibration, "score_threshold": score_threshold,
+    }  # fmt: skip
+    checked_calibration(card, weights)
+    path = card_path(weights)
+    with coded_os_errors(path):
+        part = path.with_name(path.name + ".part")
+        text = json.dumps(card, indent=1, sort_keys=True, ensure_ascii=False)
+        part.write_text(text + "\n", encoding="utf-8")
+        part.replace(path)
+    return path

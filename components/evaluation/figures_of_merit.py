@@ -39,7 +39,7 @@ _PIXEL_FIGURES: Final = ("iou_fg", "dice", "precision", "recall")
 CLASSES: Final[dict[str, tuple[str, tuple[float, ...]]]] = {
     "snr": ("|v|/σ", (2.0, 3.0, 5.0, 10.0, np.inf)),
     "rate": ("|LOS| rate [mm/yr]", (0.0, 10.0, 20.0, 40.0, 80.0, np.inf)),
-    "coherence": ("coherence", (0.0, 0.5, 0.6, 0.7, 0.8, 1.0001)),
+    "coherence": ("coherence", (0.0, 0.5, 0.6, 0.7, 0.8, np.inf)),
 }
 
 #: Facts whose values are names.
@@ -237,14 +237,33 @@ def strata(s: Scores, weights: Float) -> dict[str, list[dict[str, Any]]]:
         out[fact] = []
         for low_edge, high_edge in pairwise(edges):
             wanted = (facts[fact] >= low_edge) & (facts[fact] < high_edge)
-            label = f"≥ {low_edge:g}" if np.isinf(high_edge) else f"{low_edge:g}–{high_edge:.4g}"
-            out[fact].append({"class": label, **_recall(s, weights, km2, wanted)})
+            name = class_label(low_edge, high_edge)
+            out[fact].append({"class": name, **_recall(s, weights, km2, wanted)})
     for fact in NAMES:
         names = np.unique(facts[fact][s.references.counted["iou50"]])
         out[fact] = [
             {"class": str(name), **_recall(s, weights, km2, facts[fact] == name)} for name in names
         ]
     return out
+
+
+def class_label(low: float, high: float | None) -> str:
+    """Name of a class by its edges.
+
+    Parameters
+    ----------
+    low : float
+        Lower edge; 0 is no bound.
+    high : float or None
+        Upper edge; None or infinite is no bound.
+
+    Returns
+    -------
+    str
+    """
+    if high is None or np.isinf(high):
+        return f"≥ {low:g}"
+    return f"< {high:g}" if low == 0 else f"{low:g}–{high:g}"
 
 
 def _recall(s: Scores, weights: Float, km2: Float, wanted: Bool) -> dict[str, Any]:
