@@ -172,6 +172,10 @@ CODES: Final[dict[str, tuple[str, str]]] = {
         "Metrics contradict each other",
         "A defect of slopewatch: report it with the message.",
     ),
+    "SW-604": (
+        "Experiment file unusable",
+        "Correct the file that the message names; docs/metrics.md describes its form.",
+    ),
     # 7xx: configuration and command line
     "SW-701": (
         "Configuration invalid",
