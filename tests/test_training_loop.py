@@ -24,7 +24,8 @@ from components.errors import InputError, ModelError
 from components.training.checkpoints import checkpoints, is_whole, last_whole, write_checked
 from components.training.epoch_end import COLUMNS, read_times
 from components.training.loop import TrainResult, train
-from components.training.module import FINAL_SHARE, AveragedModel, learning_rate_factor
+from components.training.module import AveragedModel
+from components.training.schedule import FINAL_SHARE, learning_rate_factor
 from models.mask_rcnn import FORMS
 from models.weights import load_weights
 
@@ -123,7 +124,9 @@ def test_undisturbed_run(
 ) -> None:
     result, folder = undisturbed
     assert capfd.readouterr().out == ""
-    assert sorted(files(folder / "model")) == ["card.json", "metrics.csv", "weights.safetensors"]
+    assert sorted(files(folder / "model")) == [
+        *("card.json", "metrics.csv", "predictions.png", "weights.safetensors"),
+    ]
     model, card = load_weights(result.weights)
     assert model.in_channels == 3
     assert card["preset"] == "rate"

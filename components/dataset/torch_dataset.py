@@ -141,6 +141,11 @@ class TileDataset(Dataset[Item]):
         """COCO image ids in the order of the indices."""
         return [int(i["id"]) for i in self._images]
 
+    @property
+    def category_ids(self) -> set[int]:
+        """Categories of the annotated objects."""
+        return {int(a["category_id"]) for found in self._annotations.values() for a in found}
+
     def has_objects(self, index: int) -> bool:
         """Whether a tile shows an object that is to be found.
 
@@ -166,7 +171,9 @@ class TileDataset(Dataset[Item]):
             view = (slice(None), slice(row, row + self._crop), slice(col, col + self._crop))
             image, masks = image[view], masks[view]
         if self._augment:
-            image, masks = augment(image, masks, self.channels, rng)
+            image, masks = augment(
+                image, masks, self.channels, rng, pixel_m=float(self.info["pixel_size_m"])
+            )
         target = self._target(objects._replace(masks=masks), int(record["id"]))
         return torch.from_numpy(np.ascontiguousarray(image)), target
 

@@ -1,0 +1,46 @@
+"""One further process of a training on several devices: ``python -m components.training.rank``.
+
+Started by `components.training.ranks.started`, which writes one line of JSON into its standard input
+and keeps the pipe open for as long as it lives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+from components.config import TrainConfig
+from components.training.data import Share
+from components.training.loop import take_part
+from components.training.ranks import READY, Group
+
+
+def main() -> None:
+    """Take part in the training that standard input describes."""
+    order = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_first, daemon=True).start()
+
+    def ready() -> None:
+        sys.stdout.write(READY + "\n")
+        sys.stdout.flush()
+
+    take_part(
+        Path(order["dataset_dir"]),
+        Path(order["work_dir"]),
+        TrainConfig(**order["config"]),
+        Group(Share(order["rank"], order["world"]), order["port"]),
+        ready,
+    )
+
+
+def _end_with_the_first() -> None:
+    """The pipe closes with the process that holds it, also when that is killed."""
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
