@@ -115,6 +115,12 @@ def undisturbed(
     return result, folder
 
 
+def environment() -> dict[str, str]:
+    """For a process that imports this project and its tests."""
+    here = Path(__file__).resolve().parent
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+
+
 class Stop(Exception):
     """Stands for a kill inside a step."""
 
@@ -169,11 +175,9 @@ def test_killed_process_resumes_to_the_same_bytes(
         "t.FORMS['tiny'] = t.TINY; d, o, w = map(Path, sys.argv[1:]);"
         "t.train(d, o, w, t.CFG)"
     )
-    here = Path(__file__).resolve().parent
-    paths = os.pathsep.join([str(here), str(here.parent)])
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(dataset), str(tmp_path / "model"), str(work)],
-        env={**os.environ, "PYTHONPATH": paths},
+        env=environment(),
     )
     until = time.monotonic() + 120
     while not checkpoints(work) and process.poll() is None and time.monotonic() < until:
