@@ -43,8 +43,9 @@ def open_loggers(work_dir: Path, name: str, settings: dict[str, Any]) -> list[Lo
         from lightning.pytorch.loggers import TensorBoardLogger
 
         loggers.append(TensorBoardLogger(work_dir, name="tensorboard", version=""))
-    if os.environ.get("MLFLOW_TRACKING_URI") and _installed("mlflow", "MLflow runs"):
-        loggers.append(_mlflow(work_dir, name))
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if uri and _installed("mlflow", "MLflow runs"):
+        loggers.append(_mlflow(work_dir, name, uri))
     for logger in loggers:
         logger.log_hyperparams(settings)
     return loggers
@@ -59,12 +60,14 @@ def _installed(package: str, what: str) -> bool:
     return False
 
 
-def _mlflow(work_dir: Path, name: str) -> Logger:
+def _mlflow(work_dir: Path, name: str, uri: str) -> Logger:
     from lightning.pytorch.loggers import MLFlowLogger
 
     kept = work_dir / "mlflow-run"
     before = kept.read_text().strip() if kept.is_file() else None
-    logger = MLFlowLogger(experiment_name="slopewatch", run_name=name, run_id=before)
+    logger = MLFlowLogger(
+        experiment_name="slopewatch", run_name=name, run_id=before, tracking_uri=uri
+    )
     if before is None and logger.run_id:
         kept.write_text(logger.run_id + "\n")
     return logger

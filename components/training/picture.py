@@ -31,6 +31,7 @@ PANEL_PX: Final = 384
 _COLUMNS: Final = 3
 _GAP: Final = 8
 _LINE: Final = 20
+_NOTE: Final = (28.0, 15.0)
 _WHITE: Final = (255, 255, 255)
 _YELLOW: Final = (255, 221, 51)
 _TOWARD: Final = np.array([90.0, 160.0, 255.0])
@@ -132,9 +133,11 @@ def _panel(tile: _Tile, channels: tuple[str, ...], threshold: float) -> Image.Im
     hatched = _enlarge(tile.ignore, scale) & ((rows + cols) % 8 < 2)
     canvas[hatched] = 200
     for mask in tile.reference:
-        canvas[_outline(_enlarge(mask, scale))] = _WHITE
+        # Around the reference and inside the detections, so that one does not hide the other.
+        large = _enlarge(mask, scale)
+        canvas[ndimage.binary_dilation(large, iterations=2) & ~large] = _WHITE
     kept = [i for i, s in enumerate(tile.found.scores.tolist()) if s >= threshold]
-    notes: list[tuple[float, float, str]] = []
+    notes: list[tuple[list[float], str]] = []
     for i, pasted in zip(
         kept, paste_masks(tile.found.masks[kept], tile.found.boxes[kept], shape), strict=True
     ):
@@ -142,14 +145,15 @@ def _panel(tile: _Tile, channels: tuple[str, ...], threshold: float) -> Image.Im
         inside = pasted.prob.numpy() >= MASK_THRESHOLD
         height, width = inside.shape
         mask[pasted.row : pasted.row + height, pasted.col : pasted.col + width] = inside
-        canvas[_outline(_enlarge(mask, scale))] = _YELLOW
-        x, y = (float(v) * scale for v in tile.found.boxes[i, :2])
-        notes.append((x, y, f"{float(tile.found.scores[i]):.2f}"))
+        large = _enlarge(mask, scale)
+        canvas[large & ~ndimage.binary_erosion(large, iterations=2)] = _YELLOW
+        notes.append(
+            ([float(v) * scale for v in tile.found.boxes[i]], f"{float(tile.found.scores[i]):.2f}")
+        )
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=12)
-    for x, y, text in notes:
-        at = (min(x, picture.width - 28.0), max(y - 15.0, 0.0))
+    for at, text in _places(notes, picture.size):
         draw.text(at, text, fill=_YELLOW, font=font, stroke_width=2, stroke_fill=(0, 0, 0))
     caption = Image.new("RGB", (picture.width, picture.height + _LINE), _WHITE)
     caption.paste(picture, (0, _LINE))
@@ -185,10 +189,25 @@ def _enlarge(array: NDArray[T], scale: int) -> NDArray[T]:
     return array.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The two outermost pixels of an enlarged mask."""
-    edge: NDArray[np.bool_] = mask & ~ndimage.binary_erosion(mask, iterations=2)
-    return edge
+def _places(
+    notes: list[tuple[list[float], str]], size: tuple[int, int]
+) -> list[tuple[tuple[float, float], str]]:
+    """Where the scores are written: above, below, right or left of a box, where none stands yet."""
+    width, height = _NOTE
+    done: list[tuple[tuple[float, float], str]] = []
+    for (x1, y1, x2, y2), text in notes:
+        sides = [(x1, y1 - height), (x1, y2 + 3), (x2 + 4, y1), (x1 - width, y1)]
+        inside = [
+            (min(max(x, 0.0), size[0] - width), min(max(y, 0.0), size[1] - height))
+            for x, y in sides
+        ]
+        free = [
+            (x, y)
+            for x, y in inside
+            if all(abs(x - u) >= width or abs(y - v) >= height for (u, v), _ in done)
+        ]
+        done.append(((free or inside)[0], text))
+    return done
 
 
 def _sheet(panels: list[Image.Image], title: list[str]) -> Image.Image:
