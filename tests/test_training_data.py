@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_training_loop import CFG, TINY, files, make_dataset
 
@@ -19,13 +19,12 @@ from components.errors import InputError, ModelError, SlopewatchError
 from components.training.data import (
     ALONE,
     COPIES,
+    Balanced,
     EpochBatches,
     Share,
     batch_lengths,
+    coco_source,
     extra_copies,
-    open_split,
-    sampling_counts,
-    training_loader,
 )
 from components.training.loop import train
 from models.mask_rcnn import FORMS
@@ -37,11 +36,17 @@ def _tiny_form(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def batches(
-    size: int, negatives: list[int], extra: int = 0, *, batch: int = 4, epoch: int = 0,
+    size: int,
+    negatives: list[int],
+    wanted: float = 0.5,
+    *,
+    batch: int = 4,
+    epoch: int = 0,
     share: Share = ALONE,
-) -> list[list[tuple[int, int]]]:  # fmt: skip
+) -> list[list[tuple[int, int]]]:
+    balanced = Balanced(size, negatives, wanted, 3)
     made = EpochBatches(
-        size, negatives, extra, batch_size=batch, seed=3, epoch=lambda: epoch, share=share
+        len(balanced), balanced.draws, batch_size=batch, epoch=lambda: epoch, share=share
     )
     steps = [[tuple(p) for p in step] for step in made]
     assert len(steps) == len(made)
@@ -70,14 +75,13 @@ def test_processes_together_see_what_one_sees(
 ) -> None:
     size = positives + negatives
     empty = list(range(positives, size))
-    extra = extra_copies(size, negatives, 0.5)
+    assume(size >= world)
     batch = per_device * world
     parts = [
-        batches(size, empty, extra, batch=batch, epoch=epoch, share=Share(r, world))
-        for r in range(world)
+        batches(size, empty, batch=batch, epoch=epoch, share=Share(r, world)) for r in range(world)
     ]
     assert len({len(p) for p in parts}) == 1
-    one = batches(size, empty, extra, batch=batch, epoch=epoch)
+    one = batches(size, empty, batch=batch, epoch=epoch)
     for k, step in enumerate(zip(*parts, strict=True)):
         assert len({len(p) for p in step}) == 1  # equal work
         together = [p for part in step for p in part]
@@ -88,17 +92,16 @@ def test_processes_together_see_what_one_sees(
 
 def test_draws_of_an_epoch() -> None:
     empty = [2, 5, 9]
-    extra = extra_copies(12, 3, 0.5)
-    assert extra == 6  # nine tiles with objects, nine draws without
-    draws = [p for step in batches(12, empty, extra) for p in step]
+    draws = [p for step in batches(12, empty) for p in step]
+    # Nine tiles with objects, nine draws without.
     counts = Counter(tile for _, tile in draws)
     assert counts == {i: 3 if i in empty else 1 for i in range(12)}
     # Copies come under other epoch numbers, so that they are augmented anew.
     assert len(set(draws)) == len(draws)
-    again = batches(12, empty, extra)
-    assert again == batches(12, empty, extra)
-    assert again != batches(12, empty, extra, epoch=1)
-    assert sampling_counts(12, 3, 0.5) == {
+    assert batches(12, empty) == batches(12, empty)
+    assert batches(12, empty) != batches(12, empty, epoch=1)
+    assert batches(12, empty, 0.1) == batches(12, [], 0.5)  # enough of them: as without balance
+    assert Balanced(12, empty, 0.5, 3).counts() == {
         "tiles": 12,
         "tiles_without_objects": 3,
         "extra_draws_without_objects": 6,
@@ -126,9 +129,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def loaded(dataset: Path, workers: int, epochs: list[int]) -> list[Any]:
     cfg = CFG.model_copy(update={"workers": workers})
-    tiles = open_split(dataset, "train", cfg, training=True)
     current = iter(epochs)
-    loader = training_loader(tiles, cfg, lambda: next(current), negatives=tiles.negatives)
+    loader = coco_source(dataset, cfg).loader(lambda: next(current), ALONE)
     return [batch for _ in epochs for batch in loader]
 
 
@@ -224,8 +226,7 @@ def test_empty_fold(tmp_path: Path) -> None:
 
 
 def test_fewer_tiles_than_devices(dataset: Path) -> None:
-    tiles = open_split(dataset, "train", CFG, training=True)
-    cfg = CFG.model_copy(update={"batch_size": 64, "negative_share": 0.0})
+    source = coco_source(dataset, CFG.model_copy(update={"batch_size": 64}))
     with pytest.raises(ModelError) as error:
-        training_loader(tiles, cfg, lambda: 0, share=Share(0, 16))
+        source.loader(lambda: 0, Share(0, 16))
     assert error.value.code == "SW-404"

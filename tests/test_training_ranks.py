@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import nn
 from components.config import TrainConfig
 from components.errors import InputError, ModelError
 from components.training.checkpoints import checkpoints
-from components.training.data import Share, training_loader
+from components.training.data import Balanced, EpochBatches, Place, Share, coco_source, make_loader
 from components.training.loop import train
 from components.training.module import DetectorModule
 from components.training.ranks import Group, _free_port, check_devices, started
@@ -47,15 +48,8 @@ class Pair:
     the mean of the means.
     """
 
-    channels = ("velocity", "coherence", "los_sensitivity")
-
-    def set_epoch(self, epoch: int) -> None:
-        pass
-
-    def __len__(self) -> int:
-        return 2
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def at(self, place: Place) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        index = place.tile
         rng = np.random.default_rng(index)
         image = rng.normal(0, 0.3, (3, 64, 64)).astype(np.float32)
         masks = np.zeros((2, 64, 64), np.uint8)
@@ -94,7 +88,9 @@ def one_step(rank: int, world: int, port: int, out: str) -> None:
     model = build_model(EXACT, 3, 2)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     group = Group(Share(rank, world), port)
-    cfg = TrainConfig(batch_size=2)
+    batches = EpochBatches(
+        2, Balanced(2, [], 0.0, 0).draws, batch_size=2, epoch=lambda: 0, share=group.share
+    )
     module = DetectorModule(model, schedule=PaperSchedule(1), ema_decay=0.0, seed=0)
     trainer = lightning.Trainer(
         accelerator="cpu",
@@ -109,7 +105,7 @@ def one_step(rank: int, world: int, port: int, out: str) -> None:
         enable_model_summary=False,
     )
     with group.left():
-        trainer.fit(module, training_loader(Pair(), cfg, lambda: 0, share=group.share))
+        trainer.fit(module, make_loader(Pair(), batches, 0))
     after = model.state_dict()
     names = dict(model.named_parameters())
     gradient = {k: (before[k] - after[k]).contiguous() / PAPER_RATES[1] for k in names}
@@ -181,8 +177,10 @@ def test_training_by_two_is_reproducible_resumed_and_written_by_the_first(
 
 
 def test_a_process_that_does_not_come_up_is_a_coded_error(tmp_path: Path) -> None:
-    cfg = CFG.model_copy(update={"model": "demo"})
-    with pytest.raises(ModelError) as error, started(tmp_path / "no-dataset", tmp_path, cfg):
+    data = make_dataset(tmp_path / "coco", {"train": 2})
+    source = coco_source(data, CFG)
+    shutil.rmtree(data)
+    with pytest.raises(ModelError) as error, started(source, tmp_path, CFG):
         pass
     assert error.value.code == "SW-409"
     assert "SW-307" in (tmp_path / "rank-1.log").read_text()

@@ -1,9 +1,10 @@
-"""Batches in an order that depends on seed and epoch alone, made here or by loader processes."""
+"""Where a training's tiles come from; batches in an order that depends on seed and epoch alone."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from components.dataset.torch_dataset import Item, TileDataset
 from components.errors import InputError, ModelError, SlopewatchError
+from models.weights import file_sha256
 
 if TYPE_CHECKING:
     from components.config import TrainConfig
@@ -23,21 +25,6 @@ COPIES: Final = 4
 
 #: Distance between the epoch numbers under which copies of a tile are augmented.
 _COPY_EPOCH: Final = 1_000_000
-
-
-class Tiles(Protocol):
-    """What training needs of a source of tiles."""
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """Names of the image's channels."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose crops and augmentation, the same for the same number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Item: ...
 
 
 class Place(NamedTuple):
@@ -74,6 +61,58 @@ class Share(NamedTuple):
 ALONE: Final = Share(0, 1)
 
 
+class Tiles(Protocol):
+    """Tiles by index, for validation."""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the image's channels."""
+
+    def __len__(self) -> int:
+        """Number of tiles."""
+
+    def __getitem__(self, index: int) -> Item:
+        """One tile with its target."""
+
+
+class Samples(Protocol):
+    """Tiles by place, for training; it must be possible to send it to another process."""
+
+    def at(self, place: Place) -> Item:
+        """One sample: the same for the same place."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a training reads.
+
+    Parameters
+    ----------
+    info : dict
+        ``preset``, ``channels``, ``categories``, ``pixel_size_m``, ``upsample`` and what else goes into
+        the weights card.
+    identity : list
+        JSON values that tell this data from any other.
+    order : dict
+        JSON values from which a further process of the training opens the same source.
+    loader : callable
+        Makes the loader of the training tiles for the share of a process. Its first argument tells
+        the epoch when a pass begins: it is asked, not told, since a resumed trainer does not announce
+        the epoch in which it starts.
+    validation : Tiles or None
+        Tiles on which weights are chosen; None where there are none.
+    sampling : dict
+        What an epoch draws, for the card.
+    """
+
+    info: dict[str, Any]
+    identity: list[Any]
+    order: dict[str, Any]
+    loader: Callable[[Callable[[], int], Share], TileLoader]
+    validation: Tiles | None
+    sampling: dict[str, Any] = field(default_factory=dict)
+
+
 class CheckedTiles(Dataset[Item]):
     """A `TileDataset` that refuses pixels and targets on which a network cannot learn.
 
@@ -102,15 +141,25 @@ class CheckedTiles(Dataset[Item]):
         """Indices of the tiles without an object that is to be found."""
         return [i for i in range(len(self)) if not self.tiles.has_objects(i)]
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose crops and augmentation.
+    def at(self, place: Place) -> Item:
+        """Tile under the crop and augmentation of an epoch.
 
         Parameters
         ----------
-        epoch : int
-            ≥ 0; the same number gives the same samples.
+        place : Place
+            Tile and epoch.
+
+        Returns
+        -------
+        Item
+
+        Raises
+        ------
+        SlopewatchError
+            SW-307 or SW-404 where the tile cannot be used.
         """
-        self.tiles.set_epoch(epoch)
+        self.tiles.set_epoch(place.epoch)
+        return self[place.tile]
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -226,55 +275,45 @@ def batch_lengths(samples: int, batch_size: int, world: int = 1) -> list[int]:
     return [batch_size] * full + [rest] * (rest > 0)
 
 
-class EpochBatches(Sampler[list[Place]]):
-    """Places of every step, in an order drawn from (seed, epoch).
+class Balanced:
+    """Draws of an epoch from a fold: every tile, those without objects perhaps more than once.
 
     Parameters
     ----------
     size : int
-        Number of tiles.
+        Tiles.
     negatives : sequence of int
-        Tiles without objects, which may be drawn more than once.
-    extra : int
-        Further draws of these, as `extra_copies` counts them.
-    batch_size : int
-        Images a step, over all devices.
+        Those without objects.
+    share : float
+        Smallest share of draws without objects, in [0, 1); see `extra_copies` for its limits.
     seed : int
         Of the order.
-    epoch : callable
-        Tells the epoch when a pass begins. It is asked, not told, since a resumed trainer does not
-        announce the epoch in which it starts.
-    share : Share
-        Of every step, this process gets each `world`-th image from `rank` on; so all processes
-        together see the images of a single one.
     """
 
-    def __init__(
-        self,
-        size: int,
-        negatives: Sequence[int],
-        extra: int,
-        *,
-        batch_size: int,
-        seed: int,
-        epoch: Callable[[], int],
-        share: Share = ALONE,
-    ) -> None:
+    def __init__(self, size: int, negatives: Sequence[int], share: float, seed: int) -> None:
         self._size = size
         self._negatives = list(negatives)
-        self._extra = extra
-        self._lengths = batch_lengths(size + extra, batch_size, share.world)
+        self._extra = extra_copies(size, len(negatives), share) if negatives else 0
         self._seed = seed
-        self._epoch = epoch
-        self._share = share
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return self._size + self._extra
 
-    def __iter__(self) -> Iterator[list[Place]]:
-        epoch = self._epoch()
+    def draws(self, epoch: int) -> list[Place]:
+        """Places of an epoch in random order.
+
+        Parameters
+        ----------
+        epoch : int
+            ≥ 0.
+
+        Returns
+        -------
+        list of Place
+            Copies of a tile come under other epoch numbers, so that they are augmented anew.
+        """
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
-        draws = [Place(epoch, i) for i in range(self._size)]
+        places = [Place(epoch, i) for i in range(self._size)]
         if self._extra:
             # In rounds over all of them, so that none is drawn twice before all were drawn once.
             rounds = -(-self._extra // len(self._negatives))
@@ -283,28 +322,88 @@ class EpochBatches(Sampler[list[Place]]):
                 for copy in range(1, rounds + 1)
                 for i in torch.randperm(len(self._negatives), generator=generator).tolist()
             ]
-            draws += again[: self._extra]
-        order = torch.randperm(len(draws), generator=generator).tolist()
+            places += again[: self._extra]
+        return [places[i] for i in torch.randperm(len(places), generator=generator).tolist()]
+
+    def counts(self) -> dict[str, Any]:
+        """What an epoch draws, for the card.
+
+        Returns
+        -------
+        dict
+            ``tiles``, ``tiles_without_objects``, ``extra_draws_without_objects`` and
+            ``share_without_objects`` of the draws.
+        """
+        negatives = len(self._negatives)
+        return {
+            "tiles": self._size,
+            "tiles_without_objects": negatives,
+            "extra_draws_without_objects": self._extra,
+            "share_without_objects": round((negatives + self._extra) / len(self), 4),
+        }
+
+
+class EpochBatches(Sampler[list[Place]]):
+    """Places of every step of one process.
+
+    Parameters
+    ----------
+    size : int
+        Draws of an epoch.
+    draws : callable
+        Places of an epoch, from its number.
+    batch_size : int
+        Images a step, over all devices.
+    epoch : callable
+        Tells the epoch when a pass begins.
+    share : Share
+        Every step is cut into equal runs, of which this process gets one: all together see the images
+        that a single one would.
+
+    Raises
+    ------
+    ModelError
+        SW-404 where there are fewer draws than devices.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        draws: Callable[[int], Sequence[Place]],
+        *,
+        batch_size: int,
+        epoch: Callable[[], int],
+        share: Share = ALONE,
+    ) -> None:
+        self._draws = draws
+        self._lengths = batch_lengths(size, batch_size, share.world)
+        self._epoch = epoch
+        self._share = share
+        if not self._lengths:
+            raise ModelError("SW-404", f"{size} tiles cannot be shared by {share.world} devices")
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        draws = self._draws(self._epoch())
         start = 0
         for length in self._lengths:
-            step = order[start : start + length]
-            yield [draws[i] for i in step[self._share.rank :: self._share.world]]
+            run = length // self._share.world
+            mine = start + self._share.rank * run
+            yield list(draws[mine : mine + run])
             start += length
 
 
 class _Placed(Dataset[Any]):
-    """Tiles by `Place`: a loader process learns the epoch from the sample that it is asked for."""
+    """Samples by `Place`: a loader process learns the epoch from what it is asked for."""
 
-    def __init__(self, tiles: Tiles) -> None:
-        self._tiles = tiles
-
-    def __len__(self) -> int:
-        return len(self._tiles)
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
 
     def __getitem__(self, place: Place) -> Item | SlopewatchError:
-        self._tiles.set_epoch(place.epoch)
         try:
-            return self._tiles[place.tile]
+            return self._samples.at(place)
         except SlopewatchError as e:
             # The loader would rebuild an error of a process from its text alone and lose the code.
             return e
@@ -346,84 +445,74 @@ class TileLoader(DataLoader[Any]):
             yield batch
 
 
-def training_loader(
-    tiles: Tiles,
-    cfg: TrainConfig,
-    epoch: Callable[[], int],
-    *,
-    negatives: Sequence[int] = (),
-    share: Share = ALONE,
-) -> TileLoader:
-    """Loader of the training fold.
+def make_loader(samples: Samples, batches: EpochBatches, workers: int) -> TileLoader:
+    """Loader of training tiles.
 
     Parameters
     ----------
-    tiles : Tiles
-        Fold, or a stream of scenes.
-    cfg : TrainConfig
-        ``batch_size``, ``negative_share``, ``seed`` and ``workers``. The batches are the same for
-        every number of workers.
-    epoch : callable
-        Tells the epoch when a pass begins.
-    negatives : sequence of int
-        Tiles without objects, which are drawn more than once where they are fewer than
-        ``negative_share`` of all.
-    share : Share
-        Part of this process.
+    samples : Samples
+        What is loaded.
+    batches : EpochBatches
+        In which order.
+    workers : int
+        Processes that load; 0 for the training process itself. The batches do not depend on it.
 
     Returns
     -------
     TileLoader
-
-    Raises
-    ------
-    ModelError
-        SW-404 where there are fewer tiles than devices.
     """
-    batches = EpochBatches(
-        len(tiles),
-        negatives,
-        extra_copies(len(tiles), len(negatives), cfg.negative_share if negatives else 0.0),
-        batch_size=cfg.batch_size,
-        seed=cfg.seed,
-        epoch=epoch,
-        share=share,
-    )
-    if len(batches) == 0:
-        raise ModelError("SW-404", f"{len(tiles)} tiles cannot be shared by {share.world} devices")
     return TileLoader(
-        _Placed(tiles),
+        _Placed(samples),
         batch_sampler=batches,
         collate_fn=_collate_or_error,
-        num_workers=cfg.workers,
-        persistent_workers=cfg.workers > 0,
+        num_workers=workers,
+        persistent_workers=workers > 0,
         # Forking a process with running threads can deadlock, and one with CUDA does not work.
-        multiprocessing_context="spawn" if cfg.workers else None,
+        multiprocessing_context="spawn" if workers else None,
     )
 
 
-def sampling_counts(size: int, negatives: int, share: float) -> dict[str, Any]:
-    """What an epoch draws, for the card.
+def coco_source(dataset_dir: Path, cfg: TrainConfig) -> Source:
+    """Training and validation fold of a COCO folder.
 
     Parameters
     ----------
-    size : int
-        Tiles in all.
-    negatives : int
-        Tiles without objects among them.
-    share : float
-        Wanted share of these.
+    dataset_dir : Path
+        Of `components.dataset.coco.build_dataset`.
+    cfg : TrainConfig
+        ``crop``, ``batch_size``, ``negative_share``, ``seed`` and ``workers``.
 
     Returns
     -------
-    dict
-        ``tiles``, ``tiles_without_objects``, ``extra_draws_without_objects`` and
-        ``share_without_objects`` of an epoch's draws.
+    Source
+
+    Raises
+    ------
+    InputError
+        SW-304 for a category that the dataset does not list; SW-306 where the training fold is empty;
+        SW-307 where the dataset is damaged.
+    ModelError
+        SW-404 where the crop is larger than a tile.
     """
-    extra = extra_copies(size, negatives, share) if negatives else 0
-    return {
-        "tiles": size,
-        "tiles_without_objects": negatives,
-        "extra_draws_without_objects": extra,
-        "share_without_objects": round((negatives + extra) / (size + extra), 4),
-    }
+    tiles = open_split(dataset_dir, "train", cfg, training=True)
+    if len(tiles) == 0:
+        raise InputError("SW-306", "the training fold holds no tile", path=dataset_dir)
+    val = open_split(dataset_dir, "val", cfg, training=False)
+    balanced = Balanced(len(tiles), tiles.negatives, cfg.negative_share, cfg.seed)
+
+    def loader(epoch: Callable[[], int], share: Share) -> TileLoader:
+        batches = EpochBatches(
+            len(balanced), balanced.draws, batch_size=cfg.batch_size, epoch=epoch, share=share
+        )
+        return make_loader(tiles, batches, cfg.workers)
+
+    identity = [file_sha256(dataset_dir / "annotations" / f"{s}.json") for s in ("train", "val")]
+    identity.append(file_sha256(dataset_dir / "dataset.json"))
+    return Source(
+        tiles.tiles.info,
+        identity,
+        {"dataset_dir": str(dataset_dir.resolve())},
+        loader,
+        val if len(val) else None,
+        balanced.counts(),
+    )

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from components.progress import Progress
 from components.training.checkpoints import prune, write_checked
-from components.training.data import ALONE, CheckedTiles, Share, collate
+from components.training.data import ALONE, Share, Tiles, collate
 from components.training.module import DetectorModule
 from components.training.picture import draw_predictions
 from components.training.selection import (
@@ -58,7 +58,7 @@ COLUMNS: Final = (
 
 def validate(
     model: nn.Module,
-    tiles: CheckedTiles,
+    tiles: Tiles,
     progress: Progress,
     *,
     batch_size: int,
@@ -70,7 +70,7 @@ def validate(
     ----------
     model : torch.nn.Module
         On any device.
-    tiles : CheckedTiles
+    tiles : Tiles
         Whole tiles without augmentation.
     progress : Progress
         Told of every batch.
@@ -135,7 +135,7 @@ class EpochEnd(lightning.Callback):
     ----------
     work_dir : Path
         Folder of the checkpoints.
-    tiles : CheckedTiles or None
+    tiles : Tiles or None
         Validation fold; None to keep the last epoch.
     recipe : str
         Digest that the checkpoints carry.
@@ -161,7 +161,7 @@ class EpochEnd(lightning.Callback):
     def __init__(
         self,
         work_dir: Path,
-        tiles: CheckedTiles | None,
+        tiles: Tiles | None,
         *,
         recipe: str,
         steps_per_epoch: int,

@@ -16,15 +16,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import lightning
 import torch
 
-from components.errors import InputError, ModelError
+from components.errors import ModelError
 from components.progress import Progress, no_progress
 from components.training.checkpoints import is_whole, last_whole
-from components.training.data import CheckedTiles, open_split, sampling_counts, training_loader
+from components.training.data import Source, coco_source
 from components.training.epoch_end import PICTURE, EpochEnd, metrics_csv, read_times
 from components.training.failures import coded_failures
 from components.training.initial import start_from
@@ -45,14 +45,6 @@ ALGORITHM: Final = "2"
 
 #: Settings that change where and how fast, not what.
 _MACHINE_KEYS: Final = {"device", "threads", "workers", "initial_weights"}
-
-
-class _Data(NamedTuple):
-    """Folds and description of a dataset; no validation fold where it is empty."""
-
-    tiles: CheckedTiles
-    val: CheckedTiles | None
-    info: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -120,26 +112,34 @@ def train(
         are kept.
     """
     check_form(cfg.model)
-    dataset_dir, out_dir, work_dir = Path(dataset_dir), Path(out_dir), Path(work_dir)
-    data = _open(dataset_dir, cfg)
-    recipe = _recipe(dataset_dir, cfg)
+    return _train(coco_source(Path(dataset_dir), cfg), out_dir, work_dir, cfg, progress)
+
+
+def _train(
+    source: Source, out_dir: Path, work_dir: Path, cfg: TrainConfig, progress: Progress
+) -> TrainResult:
+    """Train on any source."""
+    out_dir, work_dir = Path(out_dir), Path(work_dir)
+    recipe = _recipe(source, cfg)
     device = _device(cfg.device)
     check_devices(cfg, device)
     work_dir.mkdir(parents=True, exist_ok=True)
     out_dir.mkdir(parents=True, exist_ok=True)
     with _reproducible(cfg, device), _quiet(), coded_failures(cfg, work_dir):
-        model, origin = _new_model(data, cfg)
-        with started(dataset_dir, work_dir, cfg) as group:
-            end = _fit(model, data, work_dir, cfg, recipe, device, progress, group)
+        model, origin = _new_model(source.info, cfg)
+        with started(source, work_dir, cfg) as group:
+            end = _fit(model, source, work_dir, cfg, recipe, device, progress, group)
         best = work_dir / end.record.best_file
         if not is_whole(best):
             raise ModelError("SW-407", "the best weights are missing or damaged", path=best)
         load_tensors(best, model)
-        if data.val is not None and end.record.best is not None:
+        if source.validation is not None and end.record.best is not None:
             figures = Operating(**end.record.best)
-            draw_predictions(model, data.val, out_dir / PICTURE, figures, end.record.best_epoch)
+            draw_predictions(
+                model, source.validation, out_dir / PICTURE, figures, end.record.best_epoch
+            )
     steps = int(end.record.rows[-1]["step"])
-    card = _card(cfg, data, recipe, end, steps, origin)
+    card = _card(cfg, source, recipe, end, steps, origin)
     weights = out_dir / "weights.safetensors"
     (out_dir / "metrics.csv").write_text(metrics_csv(end.record.rows))
     save_weights(weights, model, card)
@@ -150,13 +150,15 @@ def train(
 
 
 def take_part(
-    dataset_dir: Path, work_dir: Path, cfg: TrainConfig, group: Group, ready: Callable[[], None]
+    source: Source, work_dir: Path, cfg: TrainConfig, group: Group, ready: Callable[[], None]
 ) -> None:
-    """Train along as a further process of `train`; nothing is written.
+    """Train along as a further process of a training on several devices; nothing is written.
 
     Parameters
     ----------
-    dataset_dir, work_dir : Path
+    source : Source
+        What the first process reads.
+    work_dir : Path
         As for `train`.
     cfg : TrainConfig
         As for `train`.
@@ -170,13 +172,12 @@ def take_part(
     SlopewatchError
         As for `train`.
     """
-    data = _open(dataset_dir, cfg)
     device = _device(cfg.device)
     with _reproducible(cfg, device), _quiet():
-        model, _ = _new_model(data, cfg)
+        model, _ = _new_model(source.info, cfg)
         ready()
-        recipe = _recipe(dataset_dir, cfg)
-        _fit(model, data, work_dir, cfg, recipe, device, no_progress, group)
+        recipe = _recipe(source, cfg)
+        _fit(model, source, work_dir, cfg, recipe, device, no_progress, group)
 
 
 def check_form(name: str) -> None:
@@ -196,22 +197,15 @@ def check_form(name: str) -> None:
         raise ModelError("SW-406", f"{name!r}; known are {', '.join(FORMS)}")
 
 
-def _open(dataset_dir: Path, cfg: TrainConfig) -> _Data:
-    tiles = open_split(dataset_dir, "train", cfg, training=True)
-    if len(tiles) == 0:
-        raise InputError("SW-306", "the training fold holds no tile", path=dataset_dir)
-    val = open_split(dataset_dir, "val", cfg, training=False)
-    return _Data(tiles, val if len(val) else None, tiles.tiles.info)
-
-
-def _new_model(data: _Data, cfg: TrainConfig) -> tuple[SmallObjectMaskRCNN, dict[str, Any]]:
+def _new_model(
+    info: dict[str, Any], cfg: TrainConfig
+) -> tuple[SmallObjectMaskRCNN, dict[str, Any]]:
     """Network before the first step, and where its weights come from."""
     torch.manual_seed(cfg.seed)
-    classes = len(data.info["categories"]) + 1
-    model = build_model(FORMS[cfg.model], len(data.tiles.channels), classes)
+    model = build_model(FORMS[cfg.model], len(info["channels"]), len(info["categories"]) + 1)
     if cfg.initial_weights is None:
         return model, {}
-    return model, {"initial": start_from(cfg.initial_weights, model, cfg.model, data.info)}
+    return model, {"initial": start_from(cfg.initial_weights, model, cfg.model, info)}
 
 
 def make_schedule(cfg: TrainConfig, total_steps: int) -> Schedule:
@@ -240,7 +234,7 @@ def make_schedule(cfg: TrainConfig, total_steps: int) -> Schedule:
 
 def _fit(
     model: SmallObjectMaskRCNN,
-    data: _Data,
+    source: Source,
     work_dir: Path,
     cfg: TrainConfig,
     recipe: str,
@@ -253,9 +247,7 @@ def _fit(
     def epoch() -> int:
         return int(module.global_step) // steps
 
-    loader = training_loader(
-        data.tiles, cfg, epoch, negatives=data.tiles.negatives, share=group.share
-    )
+    loader = source.loader(epoch, group.share)
     steps = len(loader)
     module = DetectorModule(
         model,
@@ -266,7 +258,7 @@ def _fit(
     )
     end = EpochEnd(
         work_dir,
-        data.val,
+        source.validation,
         recipe=recipe,
         steps_per_epoch=steps,
         epochs=cfg.epochs,
@@ -342,26 +334,25 @@ def _bfloat16(wanted: str, device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _recipe(dataset_dir: Path, cfg: TrainConfig) -> str:
-    """Digest of what decides the weights: data (annotations and description) and configuration."""
+def _recipe(source: Source, cfg: TrainConfig) -> str:
+    """Digest of what decides the weights: data and configuration."""
     parts: list[Any] = [ALGORITHM, FORMS[cfg.model].as_dict()]
     parts.append(cfg.model_dump(mode="json", exclude=_MACHINE_KEYS))
     if cfg.initial_weights is not None and cfg.initial_weights.is_file():
         parts.append(file_sha256(cfg.initial_weights))
-    parts += [file_sha256(dataset_dir / "annotations" / f"{s}.json") for s in ("train", "val")]
-    parts.append(file_sha256(dataset_dir / "dataset.json"))
+    parts += source.identity
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _card(
     cfg: TrainConfig,
-    data: _Data,
+    source: Source,
     recipe: str,
     end: EpochEnd,
     steps: int,
     origin: dict[str, Any],
 ) -> dict[str, Any]:
-    best, info = end.record.best, data.info
+    best, info = end.record.best, source.info
     return {
         "form": cfg.model,
         "classes": [c["name"] for c in sorted(info["categories"], key=lambda c: c["id"])],
@@ -380,9 +371,7 @@ def _card(
             "steps": steps,
             "recipe_sha256": recipe,
             "counts": info.get("counts", {}),
-            "sampling": sampling_counts(
-                len(data.tiles), len(data.tiles.negatives), cfg.negative_share
-            ),
+            "sampling": source.sampling,
             **origin,
         },
     }

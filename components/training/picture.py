@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from torch import nn
 
-from components.training.data import CheckedTiles
+from components.training.data import Tiles
 from components.training.selection import MASK_THRESHOLD, Operating
 from models.mask_rcnn import Detections, detect
 from models.paste import paste_masks
@@ -54,12 +54,12 @@ class _Tile(NamedTuple):
     found: Detections
 
 
-def chosen_tiles(tiles: CheckedTiles) -> list[int]:
+def chosen_tiles(tiles: Tiles) -> list[int]:
     """Indices of the tiles to show: spread over the fold, most of them with objects.
 
     Parameters
     ----------
-    tiles : CheckedTiles
+    tiles : Tiles
         Validation fold.
 
     Returns
@@ -67,9 +67,8 @@ def chosen_tiles(tiles: CheckedTiles) -> list[int]:
     list of int
         At most `PANELS`, ascending.
     """
-    empty = set(tiles.negatives)
-    with_objects = [i for i in range(len(tiles)) if i not in empty]
-    without = sorted(empty)
+    with_objects = [i for i in range(len(tiles)) if len(tiles[i][1]["labels"])]
+    without = sorted(set(range(len(tiles))) - set(with_objects))
     n_with = min(len(with_objects), max(WITH_OBJECTS, PANELS - len(without)))
     n_without = min(len(without), PANELS - n_with)
     return sorted(_spread(with_objects, n_with) + _spread(without, n_without))
@@ -80,7 +79,7 @@ def _spread(values: list[int], count: int) -> list[int]:
 
 
 def draw_predictions(
-    model: nn.Module, tiles: CheckedTiles, path: Path, outcome: Operating, epoch: int
+    model: nn.Module, tiles: Tiles, path: Path, outcome: Operating, epoch: int
 ) -> None:
     """Detect on the chosen tiles and draw them.
 
@@ -88,7 +87,7 @@ def draw_predictions(
     ----------
     model : torch.nn.Module
         Network, on any device.
-    tiles : CheckedTiles
+    tiles : Tiles
         Validation fold.
     path : Path
         PNG to write; appears whole or not at all.
@@ -111,7 +110,7 @@ def draw_predictions(
     part.replace(path)
 
 
-def _look(model: nn.Module, tiles: CheckedTiles, index: int) -> _Tile:
+def _look(model: nn.Module, tiles: Tiles, index: int) -> _Tile:
     image, target = tiles[index]
     (found,) = detect(model, [image])
     ignore = target.get("ignore")

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 from components.config import TrainConfig
-from components.training.data import Share
+from components.training.data import Share, coco_source
 from components.training.loop import take_part
 from components.training.ranks import READY, Group
 
@@ -27,10 +27,11 @@ def main() -> None:
         sys.stdout.write(READY + "\n")
         sys.stdout.flush()
 
+    cfg = TrainConfig(**order["config"])
     take_part(
-        Path(order["dataset_dir"]),
+        coco_source(Path(order["source"]["dataset_dir"]), cfg),
         Path(order["work_dir"]),
-        TrainConfig(**order["config"]),
+        cfg,
         Group(Share(order["rank"], order["world"]), order["port"]),
         ready,
     )

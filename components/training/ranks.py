@@ -22,7 +22,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from components.errors import InputError, ModelError
-from components.training.data import ALONE, Share
+from components.training.data import ALONE, Share, Source
 
 if TYPE_CHECKING:
     from components.config import TrainConfig
@@ -149,12 +149,14 @@ def check_devices(cfg: TrainConfig, device: str) -> None:
 
 
 @contextmanager
-def started(dataset_dir: Path, work_dir: Path, cfg: TrainConfig) -> Iterator[Group]:
+def started(source: Source, work_dir: Path, cfg: TrainConfig) -> Iterator[Group]:
     """Start the other processes of a training, and end them afterwards.
 
     Parameters
     ----------
-    dataset_dir, work_dir : Path
+    source : Source
+        What is read; its ``order`` is handed on.
+    work_dir : Path
         As for `components.training.loop.train`; each process logs into ``work_dir/rank-N.log``.
     cfg : TrainConfig
         ``devices``; the whole is handed on.
@@ -174,7 +176,7 @@ def started(dataset_dir: Path, work_dir: Path, cfg: TrainConfig) -> Iterator[Gro
         return
     port = _free_port()
     order = {
-        "dataset_dir": str(dataset_dir.resolve()),
+        "source": source.order,
         "work_dir": str(work_dir.resolve()),
         "config": cfg.model_dump(mode="json"),
         "world": cfg.devices,
