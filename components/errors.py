@@ -141,6 +141,14 @@ CODES: Final[dict[str, tuple[str, str]]] = {
         "Checkpoint damaged",
         "Delete the checkpoint that the message names; training resumes from the one before.",
     ),
+    "SW-408": (
+        "Out of memory",
+        "Halve train.batch_size (the message names the number), or free memory and run again.",
+    ),
+    "SW-409": (
+        "Device or training process lost",
+        "The last checkpoint is kept: run the same command again to go on.",
+    ),
     # 5xx: inference and stitching
     "SW-501": (
         "Windows failed",

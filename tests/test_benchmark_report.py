@@ -25,7 +25,8 @@ from components.evaluation.real import REAL_MAPS, describe
 from components.inference.instances import load_instances
 from components.products.open import check_product
 from components.products.registry import discover
-from models.mask_rcnn import FORMS, build_model
+from models.build import build_model
+from models.forms import FORMS
 from models.weights import read_card, save_weights
 
 #: One region of each split, too small to mean anything.
