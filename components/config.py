@@ -177,8 +177,13 @@ class TrainConfig(Section):
     """Images a step."""
     crop: int | None = Field(default=None, ge=64)
     """Side of the random crop taken from a tile [px]; empty: the whole tile."""
+    negative_share: float = Field(default=0.5, ge=0, lt=1)
+    """Tiles without landslides are repeated, up to four times an epoch, to reach this share of it."""
+    schedule: Literal["cosine", "paper"] = "cosine"
+    """`cosine`: AdamW, warm-up, cosine decay, averaged weights; `paper`: SGD, 0.01 for the heads, then
+    0.001 for all layers, half the epochs each (the next four keys are not used)."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Peak learning rate (AdamW, linear warm-up, cosine decay)."""
+    """Peak learning rate."""
     weight_decay: float = Field(default=1e-2, ge=0)
     """AdamW weight decay."""
     warmup_steps: int = Field(default=50, ge=0)
@@ -193,8 +198,12 @@ class TrainConfig(Section):
     """`auto`: bfloat16 where the processor computes in it, else float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device."""
+    devices: int = Field(default=1, ge=1)
+    """GPUs (or, on a CPU, processes) that share every step; `batch_size` counts the images of all."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; empty: all cores. Results are reproducible for the same number."""
+    workers: int = Field(default=0, ge=0)
+    """Processes that load tiles; 0: the training process itself. The samples are the same."""
     initial_weights: Path | None = None
     """Weights to start from instead of random ones (.safetensors)."""
     seed: int = Field(default=0, ge=0)

@@ -141,6 +141,14 @@ CODES: Final[dict[str, tuple[str, str]]] = {
         "Checkpoint damaged",
         "Delete the checkpoint that the message names; training resumes from the one before.",
     ),
+    "SW-408": (
+        "Out of memory",
+        "Halve train.batch_size (the message names the number), or free memory and run again.",
+    ),
+    "SW-409": (
+        "Device or training process lost",
+        "The last checkpoint is kept: run the same command again to go on.",
+    ),
     # 5xx: inference and stitching
     "SW-501": (
         "Windows failed",
@@ -171,6 +179,10 @@ CODES: Final[dict[str, tuple[str, str]]] = {
     "SW-603": (
         "Metrics contradict each other",
         "A defect of slopewatch: report it with the message.",
+    ),
+    "SW-604": (
+        "Experiment file unusable",
+        "Correct the file that the message names; docs/metrics.md describes its form.",
     ),
     # 7xx: configuration and command line
     "SW-701": (

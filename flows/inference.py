@@ -11,7 +11,7 @@ from components.config import Config, InferConfig
 from components.errors import InputError, ModelError
 from components.inference.predict import read_card
 from components.inference.run import infer_cube
-from components.provenance import file_sha256
+from components.provenance import digest, file_sha256
 from components.workspace import Artefact, artefact_dict, read_artefact
 from flows.progress import report
 from flows.tasks import open_workspace, run_stage, stage_task
@@ -82,7 +82,8 @@ def infer(
                 raise InputError("SW-702", f"{period} is not among {sorted(known)}", path=ws.root)
         cubes = [c for c in cubes if c.meta["period"] in periods]
     weights = weights_of(ws.root, config.infer)
-    sha256 = file_sha256(weights)
+    # The card decides too: calibration and threshold change without the tensors.
+    sha256 = digest(file_sha256(weights), read_card(weights))
     return [
         run_stage(
             infer_one,

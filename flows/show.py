@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from components.evaluation.accuracy_report import method_label
+from components.evaluation.experiments import cell
 from components.workspace import Artefact
 
 if TYPE_CHECKING:
     from components.simulation.region import SimulationResult
     from components.training.loop import TrainResult
+    from flows.benchmark import AccuracyResult
     from flows.demo import DemoResult
     from flows.plan import Plan
     from flows.summary import Summary
@@ -160,3 +163,73 @@ def demo(result: DemoResult) -> None:
     metrics(result.metrics)
     _out.print()
     summary(result.summary)
+
+
+#: Rows of the benchmark's table: label, figure, decimals.
+_ACCURACY_ROWS = (
+    ("F1, IoU ≥ 0.5", "iou50.f1", 3),
+    ("precision", "iou50.precision", 3),
+    ("recall", "iou50.recall", 3),
+    ("F1, IoU ≥ 0.25", "iou25.f1", 3),
+    ("matched IoU", "iou50.mean_matched_iou", 3),
+    ("pixel IoU", "pixels.iou_fg", 3),
+    ("COCO AP50", "coco.ap50", 3),
+    ("boundary F1", "boundary.f1_1px", 3),
+    ("area bias", "area.bias", 3),
+    ("ECE of the score", "ece.after", 3),
+    ("alarms/1000 km²", "iou50.fp_per_1000km2", 2),
+)
+
+
+def accuracy(result: AccuracyResult) -> None:
+    """Headline of the benchmark by split and method, and where the rest is.
+
+    Parameters
+    ----------
+    result : AccuracyResult
+        Of the flow `benchmark-accuracy`.
+    """
+    for split, found in result.metrics["splits"].items():
+        model, *others = found["methods"]
+        counts = found["methods"][model]["counts"]
+        title = f"{split}: {counts['references']:,} references, {counts['km2']:,.0f} km²"
+        heads = [model, "95 % interval", *map(method_label, others)]
+        table = Table(title, *heads, box=None, header_style="bold")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        # Without landslides there is nothing to find: false alarms are all that can be told.
+        rows = _ACCURACY_ROWS if counts["references"] else _ACCURACY_ROWS[-1:]
+        for text, key, digits in rows:
+            figures = [found["methods"][m]["figures"].get(key) for m in (model, *others)]
+            values = [None if f is None else f["value"] for f in figures]
+            if any(v is not None for v in values):
+                known = values[0] is not None
+                ends = (cell(figures[0][k], digits) for k in ("low", "high") if known)
+                between = " to ".join(ends)
+                shown = [cell(v, digits) for v in values]
+                table.add_row(text, shown[0], between, *shown[1:])
+        _out.print(table)
+        _out.print()
+    _line("measured", result.metrics["benchmark"])
+    _line("document", str(result.document))
+    _line("metrics", str(result.metrics_file))
+    for card in result.calibrated:
+        _line("calibrated", str(card))
+
+
+def experiment(found: dict[str, Any]) -> None:
+    """The table of an experiment.
+
+    Parameters
+    ----------
+    found : dict
+        As `components.evaluation.experiments.Experiment` reads it.
+    """
+    columns = found["columns"]
+    table = Table(found["title"], *(c["label"] for c in columns), box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in found["rows"]:
+        cells = (cell(row.get(c["key"]), c.get("digits", 3)) for c in columns)
+        table.add_row(row["label"], *cells)
+    _out.print(table)

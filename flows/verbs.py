@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
+from components.errors import InputError
 from flows import show
 from flows.cli import (
     ConfigOption,
@@ -340,3 +341,100 @@ def demo(
         return flow(workspace.resolve(), settings(None, [*DEMO, *(overrides or [])]))
 
     execute(work, as_json=as_json, verbose=verbose, show=show.demo)
+
+
+benchmark = typer.Typer(help="Measure weights on simulated and on real maps.", no_args_is_help=True)
+app.add_typer(benchmark, name="benchmark")
+
+
+@benchmark.command("accuracy")
+def benchmark_accuracy(
+    workspace: WorkspaceOption,
+    weights: Annotated[Path, typer.Option("--weights", help="The model (.safetensors).")],
+    against: Annotated[
+        list[str] | None,
+        typer.Option("--against", metavar="NAME=FILE", help="Other weights; repeatable."),
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="all, val, test or null.")] = "all",
+    regions: Annotated[
+        int | None, typer.Option("--regions", min=1, help="Only so many of each split: a trial.")
+    ] = None,
+    side: Annotated[
+        int, typer.Option("--side", min=128, help="Side of a region [px]; others are trials.")
+    ] = 2048,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The document.")] = Path(
+        "docs/accuracy.md"
+    ),
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Fit anew and write it into the weights' cards.")
+    ] = False,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Measure weights on the public benchmark sim-v1, beside baselines and other weights.
+
+    Example: slopewatch benchmark accuracy -w bench --weights model.safetensors --against unet=u.safetensors
+    """
+
+    def work() -> object:
+        cfg = settings(config, overrides)
+        others = dict(_named(item) for item in against or [])
+        from flows.benchmark import SplitChoice, check_accuracy
+        from flows.benchmark import benchmark_accuracy as flow
+
+        if split not in get_args(SplitChoice):
+            raise InputError("SW-701", f"`--split {split}` is not among {get_args(SplitChoice)}")
+        check_accuracy(weights.resolve(), others)  # before Prefect's server starts
+        return flow(
+            workspace.resolve(),
+            weights.resolve(),
+            cfg,
+            others,
+            cast("SplitChoice", split),
+            regions,
+            side,
+            out.resolve(),
+            calibrate,
+        )
+
+    execute(work, as_json=as_json, verbose=verbose, show=show.accuracy)
+
+
+def _named(item: str) -> tuple[str, Path]:
+    name, separator, path = item.partition("=")
+    if not separator or not name:
+        raise InputError("SW-701", f"`--against {item}` is not NAME=FILE")
+    return name, Path(path).resolve()
+
+
+@benchmark.command("real")
+def benchmark_real(
+    workspace: WorkspaceOption,
+    weights: Annotated[Path, typer.Option("--weights", help="The model (.safetensors).")],
+    data: Annotated[
+        Path, typer.Option("--data", envvar="SLOPEWATCH_DATA", help="Folder of the real rasters.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pictures and table.")] = Path(
+        "docs/experiments"
+    ),
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Map real rasters without known landslides, count detections and draw each.
+
+    Example: slopewatch benchmark real -w real --weights model.safetensors --data rasters
+    """
+
+    def work() -> object:
+        cfg = settings(config, overrides)
+        from components.inference.predict import read_card
+        from flows.benchmark import benchmark_real as flow
+
+        read_card(weights.resolve())  # before Prefect's server starts
+        return flow(workspace.resolve(), weights.resolve(), data.resolve(), cfg, out.resolve())
+
+    execute(work, as_json=as_json, verbose=verbose, show=show.experiment)

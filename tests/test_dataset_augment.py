@@ -5,10 +5,10 @@ import pytest
 
 from components.dataset.augment import (
     Strength,
+    atmosphere,
     augment,
     check_channels,
     reverse_look,
-    smooth_field,
     turn,
 )
 from components.dataset.presets import CHANNELS, render
@@ -17,12 +17,13 @@ from components.errors import ModelError
 STILL = Strength(
     reverse=0,
     gain=1,
-    wave=0,
+    atmosphere=0,
     white=0,
     coherence_noise=0,
     gaps=0,
     drop_coherence=0,
-    drop_sensitivity=0,
+    lower_coherence=0,
+    drop_terrain=0,
     turn_phase=0,
     brightness=0,
     render_noise=0,
@@ -152,20 +153,94 @@ def test_gain_scales_the_rate_itself():
         assert 0.8 - 1e-4 <= ratio.mean() <= 1.25 + 1e-4
 
 
-def test_sensitivity_is_dropped_at_the_stated_rate():
-    image = render("rate", layers(n=16), 9.0)
+@pytest.mark.parametrize("preset", ["rate", "multi"])
+def test_terrain_is_dropped_whole_and_at_the_stated_rate(preset):
+    image = render(preset, layers(n=16), 9.0)
     none = np.zeros((0, 16, 16), bool)
-    dropped = sum(
-        not augment(image, none, CHANNELS["rate"], np.random.default_rng(s)).image[2].any()
-        for s in range(400)
-    )
+    channels = CHANNELS[preset]
+    terrain_at = [channels.index(n) for n in ("los_sensitivity", "slope") if n in channels]
+    dropped = 0
+    for seed in range(400):
+        out = augment(image, none, channels, np.random.default_rng(seed)).image
+        known = [bool(out[i].any()) for i in terrain_at]
+        assert len(set(known)) == 1  # C is computed from the slope: both are there, or neither
+        dropped += not known[0]
     assert 0.10 < dropped / 400 < 0.20
 
 
-def test_waves_are_long():
-    field = smooth_field((128, 96), np.random.default_rng(0))
-    assert field.shape == (128, 96)
-    assert field.std() == pytest.approx(1, abs=1e-4)
-    power = np.abs(np.fft.fft2(field * np.outer(np.hanning(128), np.hanning(96)))) ** 2
-    fy, fx = np.fft.fftfreq(128)[:, None] * 128, np.fft.fftfreq(96)[None] * 96
-    assert power[np.hypot(fy, fx) > 6].sum() < 0.01 * power.sum()
+def test_coherence_is_lowered_by_one_factor():
+    image = render("sincos", layers(), 9.0)
+    none = np.zeros((0, 48, 48), bool)
+    strength = Strength(**{**vars(STILL), "lower_coherence": 1})
+    factors = []
+    for seed in range(40):
+        out = augment(image, none, CHANNELS["sincos"], np.random.default_rng(seed), strength)
+        k = int(np.random.default_rng(seed).integers(8))
+        before = turn(image, k)
+        ratio = out.image[0][before[0] > 0] / before[0][before[0] > 0]
+        np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)
+        np.testing.assert_allclose(out.image[1:], before[1:], atol=2e-6)  # the phase stays
+        factors.append(float(ratio[0]))
+    assert 0.5 <= min(factors) < 0.6
+    assert 0.9 < max(factors) <= 1.0
+
+
+@pytest.mark.parametrize("preset", ["sincos", "multi"])
+def test_turned_phase_is_one_constant_and_changes_no_difference(preset):
+    image = render(preset, layers(), 9.0)
+    none = np.zeros((0, 48, 48), bool)
+    channels = CHANNELS[preset]
+    i, j = channels.index("cos"), channels.index("sin")
+    strength = Strength(**{**vars(STILL), "turn_phase": 1})
+    constants = []
+    for seed in range(30):
+        out = augment(image, none, channels, np.random.default_rng(seed), strength).image
+        before = turn(image, int(np.random.default_rng(seed).integers(8)))
+        there = np.hypot(before[i], before[j]) > 0
+        turned = (out[i] + 1j * out[j])[there] / (before[i] + 1j * before[j])[there]
+        np.testing.assert_allclose(turned, turned[0], atol=1e-5)
+        constants.append(float(np.angle(turned[0])))
+    assert min(constants) < -2
+    assert max(constants) > 2
+
+
+def test_added_atmosphere_is_the_same_delay_in_rate_and_phase():
+    """On a map without motion the added signal can be read back from both."""
+    scene = layers()
+    still = {**scene, "los_velocity": np.zeros((48, 48), np.float32)}
+    still["los_displacement"] = still["los_velocity"]
+    image = render("multi", still, 9.0)
+    none = np.zeros((0, 48, 48), bool)
+    channels = CHANNELS["multi"]
+    at = {name: i for i, name in enumerate(channels)}
+    strength = Strength(**{**vars(STILL), "atmosphere": 0.5})
+    rms = []
+    for seed in range(40):
+        out = augment(image, none, channels, np.random.default_rng(seed), strength).image
+        there = out[at["valid"]] > 0
+        rate = np.sinh(2 * out[at["velocity"]])[there]
+        phase = np.arctan2(out[at["sin"]], out[at["cos"]])[there]
+        np.testing.assert_allclose(rate, phase, atol=1e-5)
+        rms.append(float(rate.std()))
+    assert max(rms) < 0.55
+    assert max(rms) > 0.4
+
+
+def test_atmosphere_has_the_turbulence_spectrum():
+    """Slope of the mean periodogram between 250 m and 1500 m: -11/3 (Hanssen 2001, sec. 4.7)."""
+    n, pixel = 128, 25.0
+    k = np.hypot(np.fft.fftfreq(n, pixel)[:, None], np.fft.fftfreq(n, pixel)[None])
+    window = np.outer(np.hanning(n), np.hanning(n))
+    power = np.zeros((n, n))
+    for seed in range(60):
+        field = atmosphere((n, n), pixel, np.random.default_rng(seed))
+        assert field.dtype == np.float32
+        assert field.mean() == pytest.approx(0, abs=1e-4)
+        assert field.std() == pytest.approx(1, abs=1e-4)
+        power += np.abs(np.fft.fft2(field * window)) ** 2
+    band = (k > 1 / 1000) & (k < 1 / 300)
+    slope = np.polyfit(np.log(k[band]), np.log(power[band]), 1)[0]
+    assert slope == pytest.approx(-11 / 3, abs=0.3)
+    # Waves shorter than 500 m (20 px), the size of a landslide, hold less than a tenth of the power:
+    # at the largest strength, rms 0.5 σ, they stay below 0.16 σ.
+    assert power[k > 1 / 500].sum() < 0.1 * power.sum()

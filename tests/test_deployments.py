@@ -30,5 +30,10 @@ def test_there_is_a_deployment_and_a_verb_for_each_flow() -> None:
     from flows.cli import app
 
     commands = {c.name for c in app.registered_commands} - {"config", "version"}
+    commands |= {
+        f"{group.name}-{c.name}"
+        for group in app.registered_groups
+        for c in group.typer_instance.registered_commands
+    }
     assert verbs.app is app
     assert {d["name"] for d in DEPLOYMENTS} == commands

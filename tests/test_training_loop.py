@@ -24,7 +24,8 @@ from components.errors import InputError, ModelError
 from components.training.checkpoints import checkpoints, is_whole, last_whole, write_checked
 from components.training.epoch_end import COLUMNS, read_times
 from components.training.loop import TrainResult, train
-from components.training.module import FINAL_SHARE, AveragedModel, learning_rate_factor
+from components.training.module import AveragedModel
+from components.training.schedule import FINAL_SHARE, learning_rate_factor
 from models.forms import FORMS
 from models.weights import load_weights
 
@@ -114,6 +115,12 @@ def undisturbed(
     return result, folder
 
 
+def environment() -> dict[str, str]:
+    """For a process that imports this project and its tests."""
+    here = Path(__file__).resolve().parent
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+
+
 class Stop(Exception):
     """Stands for a kill inside a step."""
 
@@ -123,7 +130,9 @@ def test_undisturbed_run(
 ) -> None:
     result, folder = undisturbed
     assert capfd.readouterr().out == ""
-    assert sorted(files(folder / "model")) == ["card.json", "metrics.csv", "weights.safetensors"]
+    assert sorted(files(folder / "model")) == [
+        *("card.json", "metrics.csv", "predictions.png", "weights.safetensors"),
+    ]
     model, card = load_weights(result.weights)
     assert model.in_channels == 3
     assert card["preset"] == "rate"
@@ -166,11 +175,9 @@ def test_killed_process_resumes_to_the_same_bytes(
         "t.FORMS['tiny'] = t.TINY; d, o, w = map(Path, sys.argv[1:]);"
         "t.train(d, o, w, t.CFG)"
     )
-    here = Path(__file__).resolve().parent
-    paths = os.pathsep.join([str(here), str(here.parent)])
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(dataset), str(tmp_path / "model"), str(work)],
-        env={**os.environ, "PYTHONPATH": paths},
+        env=environment(),
     )
     until = time.monotonic() + 120
     while not checkpoints(work) and process.poll() is None and time.monotonic() < until:

@@ -14,7 +14,7 @@ from components.config import PretrainConfig, TrainConfig
 from components.dataset.presets import CHANNELS
 from components.simulation.conditions import REFERENCE, Conditions, draw_conditions
 from components.simulation.scene import simulate_scene
-from components.training.data import scene_source
+from components.training.data import ALONE, scene_source
 from components.training.loop import pretrain
 from components.training.scenes import TRAINING, VALIDATION, SceneTiles
 from models.forms import FORMS
@@ -43,7 +43,7 @@ def test_a_tile_depends_on_its_index_alone() -> None:
 def test_the_loader_gives_the_same_tiles_for_any_number_of_workers(workers: int) -> None:
     cfg = TrainConfig(batch_size=4)
     source = scene_source(SCENES.model_copy(update={"workers": workers}), cfg)
-    batches = list(source.loader(lambda: 2))
+    batches = list(source.loader(lambda: 2, ALONE))
     wanted = SceneTiles(SCENES)
     got = [item for images, targets in batches for item in zip(images, targets, strict=True)]
     assert len(got) == SCENES.tiles_per_epoch

@@ -11,6 +11,10 @@ Reversed look. Displacement is m·(s·u) for downslope motion m: reversing u cha
 phase and C together, and keeps v/C. Applied to half of the samples, it removes the track's preference for
 one sign, which the network would otherwise learn as a law of nature.
 
+Atmosphere. What is added has the spectrum of the simulator's turbulence, so that it looks like the rest of a
+map's atmosphere: most of its power lies at the longest waves of a tile, and waves of the size of a landslide
+(500 m and less) stay below 0.16 σ at the largest strength.
+
 NumPy and SciPy only.
 """
 
@@ -18,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -25,6 +30,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from components.errors import ModelError
+from components.simulation.atmosphere import turbulence_psd
+from components.simulation.fields import SpectralField
 
 Float = NDArray[np.float32]
 T = TypeVar("T", bound=np.generic)
@@ -39,6 +46,10 @@ _SCALARS: Final = frozenset(
 _SIGNAL: Final = ("valid", "velocity", "coherence", "cos", "sin", "red", "green", "blue")
 
 
+#: Channels of the terrain: known or unknown together.
+_TERRAIN: Final = frozenset({"los_sensitivity", "slope"})
+
+
 @dataclass(frozen=True)
 class Strength:
     """How far augmentation goes.
@@ -49,8 +60,8 @@ class Strength:
         Probability of the reversed look.
     gain : float
         Velocities are scaled by a factor in [1/gain, gain], log-uniform.
-    wave : float
-        Largest rms of the added long-wavelength signal: in units of the map noise σ for velocity, in
+    atmosphere : float
+        Largest rms of the added atmosphere over a tile: in units of the map noise σ for velocity, in
         radians for phase.
     white : float
         Largest standard deviation of added white noise, same units.
@@ -58,8 +69,15 @@ class Strength:
         Largest standard deviation of noise added to coherence.
     gaps : float
         Probability of knocking out patches of data.
-    drop_coherence, drop_sensitivity : float
-        Probability that the whole channel is zero, as for a product that lacks it.
+    drop_coherence : float
+        Probability that the whole coherence channel is zero, as for a product that lacks it.
+    lower_coherence : float
+        Probability that all coherence is lowered, as in a worse season.
+    lowest_coherence : float
+        Smallest factor of such a lowering, in (0, 1].
+    drop_terrain : float
+        Probability that the terrain's channels (C and slope) are zero, as for a product that brings
+        no terrain.
     turn_phase : float
         Probability of a random constant added to the phase (the reference point is arbitrary).
     brightness, render_noise, sharpen : float
@@ -69,12 +87,14 @@ class Strength:
 
     reverse: float = 0.5
     gain: float = 1.25
-    wave: float = 0.5
+    atmosphere: float = 0.5
     white: float = 0.3
     coherence_noise: float = 0.03
     gaps: float = 0.3
     drop_coherence: float = 0.1
-    drop_sensitivity: float = 0.15
+    lower_coherence: float = 0.3
+    lowest_coherence: float = 0.5
+    drop_terrain: float = 0.15
     turn_phase: float = 0.5
     brightness: float = 0.25
     render_noise: float = 0.03
@@ -124,6 +144,8 @@ def augment(
     channels: Sequence[str],
     rng: np.random.Generator,
     strength: Strength | None = None,
+    *,
+    pixel_m: float = 25.0,
 ) -> Sample:
     """Random mirror, turn, noise and loss of data.
 
@@ -139,6 +161,8 @@ def augment(
         The only source of chance.
     strength : Strength, optional
         How far to go.
+    pixel_m : float
+        Pixel size [m]; it sets the shape of the added atmosphere.
 
     Returns
     -------
@@ -162,15 +186,16 @@ def augment(
     if "red" in at:
         image = _repaint(image, rng, strength)
     else:
-        _disturb(image, at, rng, strength)
+        _disturb(image, at, rng, strength, pixel_m)
     known = known & _gaps(known.shape, rng, strength)
     for name in _SIGNAL:
         if name in at:
             image[at[name]] *= known
     if "coherence" in at and rng.random() < strength.drop_coherence:
         image[at["coherence"]] = 0.0
-    if "los_sensitivity" in at and rng.random() < strength.drop_sensitivity:
-        image[at["los_sensitivity"]] = 0.0
+    if rng.random() < strength.drop_terrain:
+        for name in _TERRAIN & at.keys():
+            image[at[name]] = 0.0
     return Sample(np.ascontiguousarray(image), np.ascontiguousarray(masks))
 
 
@@ -223,55 +248,64 @@ def reverse_look(image: Float, channels: Sequence[str]) -> Float:
     return image
 
 
-def smooth_field(shape: tuple[int, int], rng: np.random.Generator) -> Float:
-    """Random signal of long wavelength: up to one and a half cosine waves a side, mean 0 and rms 1.
+def atmosphere(shape: tuple[int, int], pixel_m: float, rng: np.random.Generator) -> Float:
+    """Turbulence of one tile, mean 0 and rms 1 over it.
 
     Parameters
     ----------
     shape : tuple of int
         Rows and columns.
+    pixel_m : float
+        Pixel size [m].
     rng : Generator
         Source of chance.
 
     Returns
     -------
     ndarray, float32
-        Of that shape. Nothing of it is shorter than two thirds of a side: a bump of the size of a
-        landslide would be a false landslide.
+        Of that shape, with the spectrum of `components.simulation.atmosphere.turbulence_psd`.
     """
-    bases = [
-        np.cos(np.pi * np.arange(4) * (np.arange(n)[:, None] + 0.5) / n).astype(np.float32)
-        for n in shape
-    ]
-    field = bases[0] @ rng.standard_normal((4, 4), dtype=np.float32) @ bases[1].T
+    field = _turbulence(shape, pixel_m).draw(rng)
     field -= field.mean()
     return np.asarray(field / max(float(field.std()), 1e-6), dtype=np.float32)
 
 
+@lru_cache(maxsize=8)
+def _turbulence(shape: tuple[int, int], pixel_m: float) -> SpectralField:
+    return SpectralField(shape, pixel_m, turbulence_psd)
+
+
 def _disturb(
-    image: Float, at: dict[str, int], rng: np.random.Generator, strength: Strength
+    image: Float,
+    at: dict[str, int],
+    rng: np.random.Generator,
+    strength: Strength,
+    pixel_m: float,
 ) -> None:
-    """Noise on the physical channels, in place."""
+    """Atmosphere and noise on the physical channels, in place."""
     shape = (image.shape[1], image.shape[2])
-    wave = smooth_field(shape, rng) * np.float32(rng.uniform(0.0, strength.wave))
-    white = rng.standard_normal(shape, dtype=np.float32)
-    white *= np.float32(rng.uniform(0.0, strength.white))
+    added = atmosphere(shape, pixel_m, rng) * np.float32(rng.uniform(0.0, strength.atmosphere))
+    added += rng.standard_normal(shape, dtype=np.float32) * np.float32(
+        rng.uniform(0.0, strength.white)
+    )
     if "velocity" in at:
         gain = np.float32(np.exp(rng.uniform(-1.0, 1.0) * np.log(strength.gain)))
         # The channel is asinh(v/σ)/2: noise is added to v/σ, where it is what it would be on the map.
         rate = np.sinh(2.0 * image[at["velocity"]])
-        image[at["velocity"]] = 0.5 * np.arcsinh(rate * gain + wave + white)
+        image[at["velocity"]] = 0.5 * np.arcsinh(rate * gain + added)
     if "cos" in at:
-        phase = wave + white
         if rng.random() < strength.turn_phase:
-            phase = phase + np.float32(rng.uniform(-np.pi, np.pi))
+            added = added + np.float32(rng.uniform(-np.pi, np.pi))
         cos, sin = image[at["cos"]].copy(), image[at["sin"]].copy()
-        image[at["cos"]] = cos * np.cos(phase) - sin * np.sin(phase)
-        image[at["sin"]] = sin * np.cos(phase) + cos * np.sin(phase)
+        image[at["cos"]] = cos * np.cos(added) - sin * np.sin(added)
+        image[at["sin"]] = sin * np.cos(added) + cos * np.sin(added)
     if "coherence" in at:
+        coherence = image[at["coherence"]]
+        if rng.random() < strength.lower_coherence:
+            coherence = coherence * np.float32(rng.uniform(strength.lowest_coherence, 1.0))
         noise = rng.standard_normal(shape, dtype=np.float32)
         noise *= np.float32(rng.uniform(0.0, strength.coherence_noise))
-        image[at["coherence"]] = np.clip(image[at["coherence"]] + noise, 0.0, 1.0)
+        image[at["coherence"]] = np.clip(coherence + noise, 0.0, 1.0)
 
 
 def _repaint(image: Float, rng: np.random.Generator, strength: Strength) -> Float:

@@ -4,7 +4,7 @@ A sample depends on (seed, epoch, index) and on nothing else: not on the number 
 the order of reading, or on what was read before. So a training run that is killed and resumed sees the
 same samples.
 
-Runs without raster libraries: NumPy, Pillow, pycocotools and torch.
+Runs without raster libraries: NumPy, Pillow and torch; pycocotools only where masks are read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as rle
 from torch.utils.data import Dataset
 
 from components.dataset.augment import augment, check_channels
@@ -141,6 +140,11 @@ class TileDataset(Dataset[Item]):
         """COCO image ids in the order of the indices."""
         return [int(i["id"]) for i in self._images]
 
+    @property
+    def category_ids(self) -> set[int]:
+        """Categories of the annotated objects."""
+        return {int(a["category_id"]) for found in self._annotations.values() for a in found}
+
     def has_objects(self, index: int) -> bool:
         """Whether a tile shows an object that is to be found.
 
@@ -166,7 +170,9 @@ class TileDataset(Dataset[Item]):
             view = (slice(None), slice(row, row + self._crop), slice(col, col + self._crop))
             image, masks = image[view], masks[view]
         if self._augment:
-            image, masks = augment(image, masks, self.channels, rng)
+            image, masks = augment(
+                image, masks, self.channels, rng, pixel_m=float(self.info["pixel_size_m"])
+            )
         target = make_target(
             objects._replace(masks=masks),
             int(record["id"]),
@@ -195,6 +201,9 @@ class TileDataset(Dataset[Item]):
         return image
 
     def _objects(self, record: dict[str, Any]) -> Objects:
+        # Loaded here: a machine that only trains on simulated tiles need not have it.
+        from pycocotools import mask as rle
+
         found = self._annotations[record["id"]]
         shape = (record["height"], record["width"])
         masks = np.zeros((len(found), *shape), dtype=bool)

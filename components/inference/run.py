@@ -26,6 +26,7 @@ from components.dataset.resample import upsample_bilinear, upsample_nearest
 from components.errors import ModelError, ProcessingError
 from components.grid.windows import Window, plan_windows
 from components.inference import stitch as stitching
+from components.inference.calibration import calibrated, checked_calibration
 from components.inference.instances import Detection, dequantise, quantise, save_instances
 from components.inference.shards import (
     SHARD_WINDOWS,
@@ -126,8 +127,9 @@ def infer_cube(
     Artefact
         Stage ``detections``: ``instances.npz`` (see `instances.load_instances`) and ``windows.json``.
         Meta: ``track``, ``period``, ``cube_key``, ``model_hash``, ``form``, ``preset``, ``classes``,
-        ``score_threshold``, ``score_min``, ``window_key``, ``windows`` (total, done, skipped, failed,
-        capped), ``stitch`` (counts of every filter), ``n_instances``.
+        ``score_threshold``, ``calibration`` (applied to the scores; None: raw), ``score_min`` (of
+        raw scores), ``window_key``, ``windows`` (total, done, skipped, failed, capped), ``stitch``
+        (counts of every filter), ``n_instances``.
 
     Raises
     ------
@@ -140,6 +142,7 @@ def infer_cube(
     from components.inference.predict import Predictor, read_card
 
     card = read_card(weights)
+    calibration = checked_calibration(card, weights)
     info = cube_info(cube)
     layers = _check(info, card, weights)
     windows = _plan_windows(info.shape, cfg)
@@ -147,7 +150,12 @@ def infer_cube(
     settings = cfg.model_dump(mode="json", exclude=_MACHINE_KEYS)
     window_key = _window_key(cube, card, cfg)
     key = stage_key(
-        "detections", stitching.ALGORITHM, window_key, settings, card.get("score_threshold")
+        "detections",
+        stitching.ALGORITHM,
+        window_key,
+        settings,
+        card.get("score_threshold"),
+        calibration,
     )
     final = ws.place("detections", info.track, info.period)
     if found := ws.find(final, key):
@@ -199,6 +207,7 @@ def infer_cube(
         "preset": card["preset"],
         "classes": list(card["classes"]),
         "score_threshold": card.get("score_threshold"),
+        "calibration": calibration,
         "score_min": cfg.score_min,
         "window_key": window_key,
         "windows": _window_counts(ordered),
@@ -206,7 +215,7 @@ def infer_cube(
         "n_instances": len(stitched.instances),
     }
     with ws.publish("detections", final, key, meta) as folder:
-        save_instances(folder / INSTANCES, stitched.instances)
+        save_instances(folder / INSTANCES, calibrated(stitched.instances, calibration))
         write_json(folder / WINDOWS, [_window_row(windows[r.window_id], r) for r in ordered])
     clock.lap()
     progress("stitch", 1, 1)

@@ -138,7 +138,8 @@ def _read(path: Path) -> dict[str, Any] | None:
     """Content, or None where it is no checkpoint (weights_only: no code is run from the file)."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError):
+    except Exception:
+        # A foreign file may fail in any way; every one of them means that it is no checkpoint.
         return None
     return state if isinstance(state, dict) else None
 

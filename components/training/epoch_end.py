@@ -9,13 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import lightning
+import torch
+from lightning.pytorch.loggers import Logger
 from safetensors.torch import save_file
 
 from components.progress import Progress
 from components.training.checkpoints import prune, write_checked
-from components.training.data import Tiles, collate
+from components.training.data import ALONE, Share, Tiles, collate
 from components.training.module import DetectorModule
-from components.training.selection import Operating, best_operating_point, match_image, pool
+from components.training.picture import draw_predictions
+from components.training.selection import (
+    Matches,
+    Operating,
+    best_operating_point,
+    match_image,
+    pool,
+)
 from models.build import detect
 
 if TYPE_CHECKING:
@@ -30,6 +39,9 @@ LOSSES: Final = (
     "loss_mask",
     "loss_segmentation",
 )
+
+#: Picture of the last validation, in the work folder.
+PICTURE: Final = "predictions.png"
 
 #: Columns of metrics.csv. No times: the file's bytes are reproducible.
 COLUMNS: Final = (
@@ -50,6 +62,7 @@ def validate(
     progress: Progress,
     *,
     batch_size: int,
+    share: Share = ALONE,
 ) -> Operating:
     """Object figures of a network on the validation fold.
 
@@ -63,22 +76,28 @@ def validate(
         Told of every batch.
     batch_size : int
         Tiles a forward pass.
+    share : Share
+        With several processes each looks at a part of the tiles, and all get the figures of the whole.
 
     Returns
     -------
     Operating
         At the best score threshold.
     """
-    found = []
-    for start in range(0, len(tiles), batch_size):
-        stop = min(start + batch_size, len(tiles))
-        images, targets = collate([tiles[i] for i in range(start, stop)])
-        for detections, target in zip(detect(model, images), targets, strict=True):
-            found.append(
-                match_image(detections, target["masks"], target["labels"], target.get("ignore"))
+    found: dict[int, Matches] = {}
+    for start in range(share.rank * batch_size, len(tiles), share.world * batch_size):
+        at = range(start, min(start + batch_size, len(tiles)))
+        images, targets = collate([tiles[i] for i in at])
+        for i, detections, target in zip(at, detect(model, images), targets, strict=True):
+            found[i] = match_image(
+                detections, target["masks"], target["labels"], target.get("ignore")
             )
-        progress("validate", stop, len(tiles))
-    return best_operating_point(pool(found))
+        progress("validate", at.stop, len(tiles))
+    if share.world > 1:
+        parts: list[dict[int, Matches] | None] = [None] * share.world
+        torch.distributed.all_gather_object(parts, found)
+        found = {i: m for part in parts if part is not None for i, m in part.items()}
+    return best_operating_point(pool([found[i] for i in sorted(found)]))
 
 
 @dataclass
@@ -130,6 +149,13 @@ class EpochEnd(lightning.Callback):
         Tiles a forward pass in validation.
     progress : Progress
         Told of every step.
+    share : Share
+        Part of this process; only the first writes.
+
+    Attributes
+    ----------
+    loggers : list of Logger
+        Told of every epoch, beside ``metrics.csv``.
     """
 
     def __init__(
@@ -144,8 +170,10 @@ class EpochEnd(lightning.Callback):
         patience: int,
         batch_size: int,
         progress: Progress,
+        share: Share = ALONE,
     ) -> None:
         self.record = Record()
+        self.loggers: list[Logger] = []
         self._dir = work_dir
         self._tiles = tiles
         self._recipe = recipe
@@ -155,6 +183,7 @@ class EpochEnd(lightning.Callback):
         self._patience = patience
         self._batch_size = batch_size
         self._progress = progress
+        self._share = share
         self._started = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
@@ -212,6 +241,10 @@ class EpochEnd(lightning.Callback):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self._log(pl_module, epoch, trainer.global_step, rate, outcome)
         validated = time.perf_counter()
+        if self._share.rank:
+            # Saving is a collective operation, in which only the first process writes.
+            trainer.save_checkpoint(self._dir / "not-written.ckpt")
+            return
         write_checked(self._dir, "epoch", epoch, ".ckpt", trainer.save_checkpoint)
         prune(self._dir, {self.record.best_file, self.record.previous_file})
         self._clock(epoch, trained, validated)
@@ -221,15 +254,28 @@ class EpochEnd(lightning.Callback):
         network = module.averaged.model
         outcome = None
         if self._tiles is not None:
-            outcome = validate(network, self._tiles, self._progress, batch_size=self._batch_size)
+            if self._share.world > 1:
+                # Statistics of normalisation differ in the processes: those of the first are kept.
+                for value in network.state_dict().values():
+                    torch.distributed.broadcast(value, 0)
+            outcome = validate(
+                network,
+                self._tiles,
+                self._progress,
+                batch_size=self._batch_size,
+                share=self._share,
+            )
+            if self._share.rank == 0:
+                draw_predictions(network, self._tiles, self._dir / PICTURE, outcome, epoch)
         # On equal figures the later epoch wins: it has seen more.
         if outcome is None or self.record.best is None or outcome.f1 >= self.record.best["f1"]:
-            tensors = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
-            path = write_checked(
-                self._dir, "best", epoch, ".safetensors", lambda part: save_file(tensors, part)
-            )
             self.record.previous_file = self.record.best_file
-            self.record.best_file = path.name
+            if self._share.rank == 0:
+                tensors = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
+                path = write_checked(
+                    self._dir, "best", epoch, ".safetensors", lambda part: save_file(tensors, part)
+                )
+                self.record.best_file = path.name
             self.record.best_epoch = epoch
             self.record.best = None if outcome is None else outcome._asdict()
         return outcome
@@ -249,6 +295,14 @@ class EpochEnd(lightning.Callback):
                 "val_threshold": outcome.score_threshold,
             }
         self.record.rows.append(row)
+        if self._share.rank == 0:
+            part = self._dir / ".metrics.part"
+            part.write_text(metrics_csv(self.record.rows))
+            part.replace(self._dir / "metrics.csv")
+        numbers = {k: float(v) for k, v in row.items()}
+        for logger in self.loggers:
+            logger.log_metrics(numbers, step)
+            logger.save()
 
     def _clock(self, epoch: int, trained: float, validated: float) -> None:
         """Add the epoch's times to timing.json, apart from the reproducible files."""

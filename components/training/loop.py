@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,20 +25,27 @@ from components.errors import ModelError
 from components.progress import Progress, no_progress
 from components.training.checkpoints import is_whole, last_whole
 from components.training.data import Source, coco_source, scene_source
-from components.training.epoch_end import EpochEnd, metrics_csv, read_times
+from components.training.epoch_end import PICTURE, EpochEnd, metrics_csv, read_times
+from components.training.failures import coded_failures
+from components.training.initial import start_from
+from components.training.loggers import open_loggers
 from components.training.module import GRADIENT_CLIP, DetectorModule
+from components.training.picture import draw_predictions
+from components.training.ranks import Group, check_devices, started
+from components.training.schedule import CosineSchedule, PaperSchedule, Schedule
+from components.training.selection import Operating
 from models.build import Detector, build_model
 from models.forms import FORMS
-from models.weights import WeightsError, file_sha256, load_tensors, read_card, save_weights
+from models.weights import file_sha256, load_tensors, save_weights
 
 if TYPE_CHECKING:
     from components.config import PretrainConfig, TrainConfig
 
 #: Raised when the same configuration gives other weights than before.
-ALGORITHM: Final = "1"
+ALGORITHM: Final = "2"
 
 #: Settings that change where and how fast, not what.
-_MACHINE_KEYS: Final = {"device", "threads", "initial_weights"}
+_MACHINE_KEYS: Final = {"device", "threads", "workers", "initial_weights"}
 
 
 @dataclass(frozen=True)
@@ -79,11 +86,12 @@ def train(
     dataset_dir : Path
         Of `components.dataset.coco.build_dataset`.
     out_dir : Path
-        Receives ``weights.safetensors``, ``card.json`` and ``metrics.csv``, which are the averaged
-        weights of the best validated epoch.
+        Receives ``weights.safetensors``, which are the averaged weights of the best validated epoch,
+        with ``card.json``, ``metrics.csv`` and, where there is a validation fold, a picture of their
+        detections on some of its tiles, ``predictions.png``.
     work_dir : Path
-        Checkpoints and ``timing.json``. A call with the same data and configuration resumes from
-        the last whole checkpoint found here.
+        Checkpoints, ``timing.json``, and curve and picture of the running training. A call with
+        the same data and configuration resumes from the last whole checkpoint found here.
     cfg : TrainConfig
         Network and training.
     progress : Progress
@@ -96,10 +104,13 @@ def train(
     Raises
     ------
     InputError
-        SW-306 where the training fold is empty; SW-307 where the dataset is damaged.
+        SW-304 for a category that the dataset does not list; SW-306 where the training fold is empty;
+        SW-307 where the dataset is damaged; SW-701 where the devices cannot share a batch.
     ModelError
         SW-401 or SW-402 for `initial_weights`; SW-404 for an unusable image; SW-405 where the loss
-        is not finite; SW-406 for an unknown form; SW-407 where all checkpoints are damaged.
+        is not finite; SW-406 for an unknown form; SW-407 where all checkpoints are damaged; SW-408
+        out of memory; SW-409 where a device or a process of the training is gone. The checkpoints
+        are kept.
     """
     check_form(cfg.model)
     return _train(coco_source(Path(dataset_dir), cfg), out_dir, work_dir, cfg, progress)
@@ -143,23 +154,26 @@ def _train(
 ) -> TrainResult:
     """Train on any source."""
     out_dir, work_dir = Path(out_dir), Path(work_dir)
-    info = source.info
     recipe = _recipe(source, cfg)
     device = _device(cfg.device)
+    check_devices(cfg, device)
     work_dir.mkdir(parents=True, exist_ok=True)
     out_dir.mkdir(parents=True, exist_ok=True)
-    with _reproducible(cfg.threads, device), _quiet():
-        torch.manual_seed(cfg.seed)
-        model = build_model(FORMS[cfg.model], len(info["channels"]), len(info["categories"]) + 1)
-        if cfg.initial_weights is not None:
-            _start_from(cfg.initial_weights, model, info)
-        end = _fit(model, source, work_dir, cfg, recipe, device, progress)
+    with _reproducible(cfg, device), _quiet(), coded_failures(cfg, work_dir):
+        model, origin = _new_model(source.info, cfg)
+        with started(source, work_dir, cfg) as group:
+            end = _fit(model, source, work_dir, cfg, recipe, device, progress, group)
         best = work_dir / end.record.best_file
         if not is_whole(best):
             raise ModelError("SW-407", "the best weights are missing or damaged", path=best)
         load_tensors(best, model)
+        if source.validation is not None and end.record.best is not None:
+            figures = Operating(**end.record.best)
+            draw_predictions(
+                model, source.validation, out_dir / PICTURE, figures, end.record.best_epoch
+            )
     steps = int(end.record.rows[-1]["step"])
-    card = _card(cfg, info, recipe, end, steps)
+    card = _card(cfg, source, recipe, end, steps, origin)
     weights = out_dir / "weights.safetensors"
     (out_dir / "metrics.csv").write_text(metrics_csv(end.record.rows))
     save_weights(weights, model, card)
@@ -167,6 +181,37 @@ def _train(
     return TrainResult(
         weights, out_dir / "card.json", dict(end.record.best or {}), steps, round(seconds, 3)
     )
+
+
+def take_part(
+    source: Source, work_dir: Path, cfg: TrainConfig, group: Group, ready: Callable[[], None]
+) -> None:
+    """Train along as a further process of a training on several devices; nothing is written.
+
+    Parameters
+    ----------
+    source : Source
+        What the first process reads.
+    work_dir : Path
+        As for `train`.
+    cfg : TrainConfig
+        As for `train`.
+    group : Group
+        Place of this process.
+    ready : callable
+        Called when all that can fail early has been done.
+
+    Raises
+    ------
+    SlopewatchError
+        As for `train`.
+    """
+    device = _device(cfg.device)
+    with _reproducible(cfg, device), _quiet():
+        model, _ = _new_model(source.info, cfg)
+        ready()
+        recipe = _recipe(source, cfg)
+        _fit(model, source, work_dir, cfg, recipe, device, no_progress, group)
 
 
 def check_form(name: str) -> None:
@@ -186,6 +231,39 @@ def check_form(name: str) -> None:
         raise ModelError("SW-406", f"{name!r}; known are {', '.join(FORMS)}")
 
 
+def _new_model(info: dict[str, Any], cfg: TrainConfig) -> tuple[Detector, dict[str, Any]]:
+    """Network before the first step, and where its weights come from."""
+    torch.manual_seed(cfg.seed)
+    model = build_model(FORMS[cfg.model], len(info["channels"]), len(info["categories"]) + 1)
+    if cfg.initial_weights is None:
+        return model, {}
+    return model, {"initial": start_from(cfg.initial_weights, model, cfg.model, info)}
+
+
+def make_schedule(cfg: TrainConfig, total_steps: int) -> Schedule:
+    """Schedule that the configuration names.
+
+    Parameters
+    ----------
+    cfg : TrainConfig
+        ``schedule`` and, for ``cosine``, ``learning_rate``, ``weight_decay`` and ``warmup_steps``.
+    total_steps : int
+        Of the whole training.
+
+    Returns
+    -------
+    Schedule
+    """
+    if cfg.schedule == "paper":
+        return PaperSchedule(total_steps)
+    return CosineSchedule(
+        learning_rate=cfg.learning_rate,
+        weight_decay=cfg.weight_decay,
+        warmup_steps=cfg.warmup_steps,
+        total_steps=total_steps,
+    )
+
+
 def _fit(
     model: Detector,
     source: Source,
@@ -194,21 +272,20 @@ def _fit(
     recipe: str,
     device: str,
     progress: Progress,
+    group: Group,
 ) -> EpochEnd:
     """Run Lightning from the last whole checkpoint to the end."""
 
     def epoch() -> int:
         return int(module.global_step) // steps
 
-    loader = source.loader(epoch)
+    loader = source.loader(epoch, group.share)
     steps = len(loader)
     module = DetectorModule(
         model,
-        learning_rate=cfg.learning_rate,
-        weight_decay=cfg.weight_decay,
-        warmup_steps=cfg.warmup_steps,
-        total_steps=steps * cfg.epochs,
-        ema_decay=cfg.ema_decay,
+        schedule=make_schedule(cfg, steps * cfg.epochs),
+        # The paper averages nothing.
+        ema_decay=0.0 if cfg.schedule == "paper" else cfg.ema_decay,
         seed=cfg.seed,
     )
     end = EpochEnd(
@@ -221,6 +298,7 @@ def _fit(
         patience=cfg.patience,
         batch_size=cfg.batch_size,
         progress=progress,
+        share=group.share,
     )
     checkpoint = last_whole(work_dir, recipe)
     if checkpoint is not None:
@@ -230,7 +308,10 @@ def _fit(
             return end
     trainer = lightning.Trainer(
         accelerator=device,
-        devices=1,
+        devices=group.share.world,
+        strategy=group.strategy(parts_rest=cfg.schedule == "paper"),
+        sync_batchnorm=device == "gpu" and not group.alone,
+        use_distributed_sampler=False,
         precision="bf16-mixed" if _bfloat16(cfg.precision, device) else "32-true",
         max_epochs=cfg.epochs,
         gradient_clip_val=GRADIENT_CLIP,
@@ -241,8 +322,26 @@ def _fit(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    with _logged(end, work_dir, cfg, recipe, group), group.left():
+        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     return end
+
+
+@contextmanager
+def _logged(
+    end: EpochEnd, work_dir: Path, cfg: TrainConfig, recipe: str, group: Group
+) -> Iterator[None]:
+    """Optional loggers of the first process, closed however training ends."""
+    if group.share.rank == 0:
+        settings = cfg.model_dump(mode="json", exclude=_MACHINE_KEYS)
+        end.loggers = open_loggers(work_dir, f"{cfg.model}-{recipe[:12]}", settings)
+    status = "failed"
+    try:
+        yield
+        status = "success"
+    finally:
+        for logger in end.loggers:
+            logger.finalize(status)
 
 
 def _device(wanted: str) -> str:
@@ -267,24 +366,6 @@ def _bfloat16(wanted: str, device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _start_from(path: Path, model: Detector, info: dict[str, Any]) -> None:
-    """Load initial weights after checking that they read the same input."""
-    try:
-        card = read_card(path)
-    except WeightsError as e:
-        raise ModelError("SW-401", str(e), path=path) from e
-    if card.get("preset") != info["preset"]:
-        raise ModelError(
-            "SW-402",
-            f"preset {card.get('preset')!r}, the dataset has {info['preset']!r}",
-            path=path,
-        )
-    try:
-        load_tensors(path, model)
-    except WeightsError as e:
-        raise ModelError("SW-402", str(e), path=path) from e
-
-
 def _recipe(source: Source, cfg: TrainConfig) -> str:
     """Digest of what decides the weights: data and configuration."""
     parts: list[Any] = [ALGORITHM, FORMS[cfg.model].as_dict()]
@@ -296,9 +377,14 @@ def _recipe(source: Source, cfg: TrainConfig) -> str:
 
 
 def _card(
-    cfg: TrainConfig, info: dict[str, Any], recipe: str, end: EpochEnd, steps: int
+    cfg: TrainConfig,
+    source: Source,
+    recipe: str,
+    end: EpochEnd,
+    steps: int,
+    origin: dict[str, Any],
 ) -> dict[str, Any]:
-    best = end.record.best
+    best, info = end.record.best, source.info
     return {
         "form": cfg.model,
         "classes": [c["name"] for c in sorted(info["categories"], key=lambda c: c["id"])],
@@ -318,17 +404,19 @@ def _card(
             "recipe_sha256": recipe,
             "data": info.get("data", {}),
             "counts": info.get("counts", {}),
+            "sampling": source.sampling,
+            **origin,
         },
     }
 
 
 @contextmanager
-def _reproducible(threads: int | None, device: str) -> Iterator[None]:
+def _reproducible(cfg: TrainConfig, device: str) -> Iterator[None]:
     """Fixed number of threads and, on a CPU, deterministic algorithms; put back afterwards."""
     before = torch.get_num_threads()
     strict = torch.are_deterministic_algorithms_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.set_num_threads(cfg.threads or max(1, (os.cpu_count() or 1) // cfg.devices))
     if device == "cpu":
         torch.use_deterministic_algorithms(True)
         # Filling fresh memory finds bugs that we do not have, and costs 5 % of the time.

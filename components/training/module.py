@@ -11,42 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from components.errors import ModelError
+from components.training.schedule import Schedule, freeze
 from models.build import Detector
+from models.mask_rcnn import SmallObjectMaskRCNN
 
 #: One batch: images [C, H, W] and their targets.
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
-#: Share of the peak learning rate at the end of the cosine.
-FINAL_SHARE: Final = 0.02
-
 #: Largest norm of the gradient.
 GRADIENT_CLIP: Final = 5.0
-
-
-def learning_rate_factor(step: int, warmup: int, total: int) -> float:
-    """Learning rate of a step as a share of the peak: linear rise, then half a cosine.
-
-    The cosine (Loshchilov & Hutter 2017, arXiv:1608.03983) runs from the end of the warm-up to the
-    last step and ends at `FINAL_SHARE`.
-
-    Parameters
-    ----------
-    step : int
-        Optimiser steps done so far, from 0.
-    warmup : int
-        Steps of the linear rise, ≥ 0.
-    total : int
-        Steps of the whole training.
-
-    Returns
-    -------
-    float
-        In (0, 1].
-    """
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    done = min(1.0, (step - warmup) / max(1, total - warmup))
-    return FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class AveragedModel:
@@ -94,10 +67,8 @@ class DetectorModule(lightning.LightningModule):
     ----------
     model : SmallObjectMaskRCNN or ComponentUNet
         Trained in place.
-    learning_rate, weight_decay : float
-        Of AdamW; biases and normalisation do not decay.
-    warmup_steps, total_steps : int
-        Of the learning rate.
+    schedule : Schedule
+        Optimiser, learning rate, and the stage in which the trunk rests.
     ema_decay : float
         Of the averaged weights.
     seed : int
@@ -116,10 +87,7 @@ class DetectorModule(lightning.LightningModule):
         self,
         model: Detector,
         *,
-        learning_rate: float,
-        weight_decay: float,
-        warmup_steps: int,
-        total_steps: int,
+        schedule: Schedule,
         ema_decay: float,
         seed: int,
     ) -> None:
@@ -127,15 +95,26 @@ class DetectorModule(lightning.LightningModule):
         self.model = model
         self.averaged = AveragedModel(model, ema_decay)
         self.loss_sums: dict[str, float] = {}
-        self._learning_rate = learning_rate
-        self._weight_decay = weight_decay
-        self._warmup_steps = warmup_steps
-        self._total_steps = total_steps
+        self._schedule = schedule
+        self._trunk_frozen = False
         self._seed = seed
 
     def on_fit_start(self) -> None:
         """Bring the average to the device of the network."""
         self.averaged.model.to(self.device)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """Freeze or wake the trunk where a stage of the schedule begins.
+
+        Parameters
+        ----------
+        batch, batch_idx : object
+            Not used.
+        """
+        frozen = self._schedule.trunk_frozen(self.global_step)
+        if frozen != self._trunk_frozen:
+            freeze(_trunk(self.model), frozen=frozen)
+            self._trunk_frozen = frozen
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Loss of one batch.
@@ -157,19 +136,32 @@ class DetectorModule(lightning.LightningModule):
         ModelError
             SW-405 where the loss is not finite.
         """
-        torch.manual_seed(self._seed * 1_000_003 + self.global_step)
+        # Every process of a training on several devices draws its own numbers; the first draws
+        # what a single one would.
+        torch.manual_seed(
+            self._seed * 1_000_003 + self.global_step + self.global_rank * 1_000_000_007
+        )
         images, targets = batch
         losses = self.model(images, targets)
         if not isinstance(losses, dict):
             msg = "the network is not in training mode"
             raise RuntimeError(msg)
-        values = {name: float(value.detach()) for name, value in losses.items()}
+        values = self._shared_mean({name: float(v.detach()) for name, v in losses.items()})
         bad = sorted(name for name, value in values.items() if not math.isfinite(value))
         if bad:
             raise ModelError("SW-405", f"{', '.join(bad)} not finite at step {self.global_step}")
         for name, value in {**values, "steps": 1.0}.items():
             self.loss_sums[name] = self.loss_sums.get(name, 0.0) + value
         return torch.stack(list(losses.values())).sum()
+
+    def _shared_mean(self, values: dict[str, float]) -> dict[str, float]:
+        """Mean over the processes, so that all of them see a loss that is not finite, and stop."""
+        if self.trainer.world_size == 1:
+            return values
+        mean = self.trainer.strategy.reduce(
+            torch.tensor(list(values.values()), device=self.device), reduce_op="mean"
+        )
+        return dict(zip(values, torch.as_tensor(mean).tolist(), strict=True))
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         """Update the average after every optimiser step.
@@ -182,30 +174,20 @@ class DetectorModule(lightning.LightningModule):
         self.averaged.update(self.model)
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
-        """AdamW with warm-up and cosine decay, one step of the schedule an optimiser step.
+        """Optimiser of the schedule, whose rate is set anew at every optimiser step.
 
         Returns
         -------
         dict
             ``optimizer`` and ``lr_scheduler``, as Lightning expects them.
         """
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        others = [p for p in self.model.parameters() if p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": self._weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=self._learning_rate,
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer = self._schedule.optimizer(self.model)
+        # A plain function, since of other callables the schedule would put the state into checkpoints.
+        rate = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
-            lambda step: learning_rate_factor(step, self._warmup_steps, self._total_steps),
+            lambda step: self._schedule.factor(step),  # noqa: PLW0108
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the average to a checkpoint.
@@ -228,3 +210,8 @@ class DetectorModule(lightning.LightningModule):
         """
         self.averaged.model.load_state_dict(checkpoint["averaged"])
         self.averaged.updates = checkpoint["averaged_updates"]
+
+
+def _trunk(model: Detector) -> nn.Module:
+    """The part that describes the image; of a U-Net, the contracting half."""
+    return model.backbone.trunk if isinstance(model, SmallObjectMaskRCNN) else model.down

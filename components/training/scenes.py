@@ -28,9 +28,10 @@ from components.simulation.scene import Scene, simulate_scene
 
 if TYPE_CHECKING:
     from components.config import PretrainConfig
+    from components.training.data import Place
 
 #: Raised when the same settings give other tiles.
-ALGORITHM: Final = "scenes-1"
+ALGORITHM: Final = "scenes-2"
 
 #: Tiles cut from one scene, and how much larger than a tile its side is.
 TILES_A_SCENE: Final = 2
@@ -102,6 +103,20 @@ class SceneTiles(Dataset[Item]):
         self._name = name
         self._scene: _Rendered | None = None
 
+    def at(self, place: Place) -> Item:
+        """Tile of a place; no tile comes twice, so the epoch says nothing.
+
+        Parameters
+        ----------
+        place : Place
+            Index of the tile.
+
+        Returns
+        -------
+        Item
+        """
+        return self[place.tile]
+
     def __getitem__(self, index: int) -> Item:
         number, k = divmod(index, TILES_A_SCENE)
         if self._scene is None or self._scene.number != number:
@@ -117,7 +132,7 @@ class SceneTiles(Dataset[Item]):
         view = (slice(None), slice(row, row + side), slice(col, col + side))
         image, masks = scene.image[view], scene.objects.masks[view]
         if self._name == TRAINING:
-            image, masks = augment(image, masks, self.channels, rng)
+            image, masks = augment(image, masks, self.channels, rng, pixel_m=self._cfg.resolution_m)
         target = make_target(
             scene.objects._replace(masks=masks),
             index,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from components.config import TrainConfig
 
 #: Raised when the same data and configuration would give other weights.
-ALGORITHM = "1"
+ALGORITHM = "2"
 
 
 def training_key(dataset: Artefact, cfg: TrainConfig) -> str:
@@ -33,7 +33,7 @@ def training_key(dataset: Artefact, cfg: TrainConfig) -> str:
         64 hexadecimal digits.
     """
     initial = None if cfg.initial_weights is None else file_sha256(cfg.initial_weights)
-    settings = cfg.model_dump(mode="json", exclude={"initial_weights"})
+    settings = cfg.model_dump(mode="json", exclude={"initial_weights", "workers"})
     return stage_key("model", ALGORITHM, dataset.key, settings, initial)
 
 
@@ -58,7 +58,8 @@ def train_stage(
     Returns
     -------
     Artefact
-        Of stage ``model``: ``weights.safetensors``, ``card.json``, ``metrics.csv``.
+        Of stage ``model``: ``weights.safetensors``, ``card.json``, ``metrics.csv``,
+        ``predictions.png``.
 
     Raises
     ------
