@@ -130,7 +130,7 @@ CODES: Final[dict[str, tuple[str, str]]] = {
         "Weights of another preset",
         "Use weights whose input preset, classes and pixel size match, or train new ones.",
     ),
-    "SW-403": ("No weights", "Give --weights FILE, or train: `slopewatch run`."),
+    "SW-403": ("No weights", "Give --weights FILE, or install slopewatch again."),
     "SW-404": ("Training data unusable", "The message names the image and what is wrong with it."),
     "SW-405": (
         "Training diverged",

@@ -1,19 +1,20 @@
-"""Flow `demo`: simulate a region, run the whole chain on it, compare with the truth."""
+"""Flow `demo`: simulate a region, map it with the released weights, compare with the truth."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
 
 from components.config import Config
-from components.workspace import read_artefact
-from flows.pipeline import run
+from flows.inference import infer
+from flows.ingest import ingest
+from flows.inventory import evaluate, inventory
 from flows.simulate import simulate
-from flows.summary import Summary, read_metrics
+from flows.summary import Summary, read_metrics, summarise
 from flows.tasks import open_workspace
 
 #: Settings of the demo, as for ``--set``; everything else is the default.
@@ -23,16 +24,8 @@ DEMO = (
     "simulate.width=2048",
     "simulate.resolution_m=25",
     "simulate.periods=2",
-    # denser than nature: the small model sees enough landslides in the minutes that it has
-    "simulate.landslides_per_1000km2=500",
-    "train.model=demo",
-    "train.epochs=20",
-    "train.batch_size=8",
-    "train.crop=128",
-    "train.learning_rate=0.002",
-    "train.warmup_steps=20",
-    "train.ema_decay=0.98",
-    "train.validate_every=4",
+    # no part of the region was trained on
+    "evaluate.area=all",
 )
 
 
@@ -45,7 +38,7 @@ class DemoResult:
     summary : Summary
         As `run` returns it.
     metrics : dict
-        Content of ``metrics.json``: model and baseline on held-out blocks.
+        Content of ``metrics.json``: model and baseline on the whole region.
     """
 
     summary: Summary
@@ -63,7 +56,7 @@ class DemoResult:
 
 @flow(name="demo")
 def demo(workspace: Path, config: Config = Config()) -> DemoResult:
-    """Simulate a region, train, map it and compare with the truth.
+    """Simulate a region, map it and compare with the truth.
 
     Args:
         workspace: Folder of the region.
@@ -71,10 +64,11 @@ def demo(workspace: Path, config: Config = Config()) -> DemoResult:
     """
     start = time.monotonic()
     truth = simulate(workspace / "simulated", config)
-    labelled = config.model_copy(
-        update={"dataset": config.dataset.model_copy(update={"labels": truth.labels})}
-    )
-    summary = run(workspace, list(truth.products), labelled)
-    evaluation = read_artefact(open_workspace(workspace).place("evaluation"))
-    metrics = {} if evaluation is None else read_metrics(evaluation)
-    return DemoResult(replace(summary, seconds=round(time.monotonic() - start, 2)), metrics)
+    reference = config.evaluate.model_copy(update={"labels": truth.labels})
+    config = config.model_copy(update={"evaluate": reference})
+    ingest(workspace, list(truth.products), config)
+    detections = infer(workspace, config)
+    metrics = read_metrics(evaluate(workspace, config))
+    result = inventory(workspace, config)
+    seconds = time.monotonic() - start
+    return DemoResult(summarise(open_workspace(workspace), result, detections, seconds), metrics)

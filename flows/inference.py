@@ -16,10 +16,11 @@ from components.workspace import Artefact, artefact_dict, read_artefact
 from flows.progress import report
 from flows.tasks import open_workspace, run_stage, stage_task
 from flows.tiling import cubes_of
+from models.weights import RELEASED
 
 
 def weights_of(workspace: Path, config: InferConfig) -> Path:
-    """Weights to use: those given, else those trained in the workspace.
+    """Weights to use: those given, else those trained in the workspace, else the released ones.
 
     Parameters
     ----------
@@ -41,9 +42,9 @@ def weights_of(workspace: Path, config: InferConfig) -> Path:
     weights = config.weights
     if weights is None:
         model = read_artefact(workspace / "model")
-        if model is None:
-            raise ModelError("SW-403", "no weights given, and none trained in it", path=workspace)
-        weights = model.folder / "weights.safetensors"
+        weights = RELEASED if model is None else model.folder / "weights.safetensors"
+        if not weights.is_file():
+            raise ModelError("SW-403", "the installation lacks the released weights", path=weights)
     read_card(weights)
     return weights
 

@@ -120,14 +120,16 @@ _METRIC_ROWS = (
 
 
 def metrics(found: dict[str, Any]) -> None:
-    """Model and baseline on the same held-out ground.
+    """Model and baseline on the same ground.
 
     Parameters
     ----------
     found : dict
         Content of ``metrics.json``.
     """
-    table = Table("on held-out ground", "model", "2σ baseline", box=None, header_style="bold")
+    table = Table(
+        f"on {found['settings']['area']}", "model", "2σ baseline", box=None, header_style="bold"
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     for label, (group, key) in _METRIC_ROWS:

@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from models.build import Detector, build_model
 from models.forms import spec_from_dict
 
+#: The weights that come with the package; their card says how they were trained.
+RELEASED: Final = Path(__file__).with_name("released") / "slopewatch-s2.safetensors"
+
 #: Version of the pair of files.
 FORMAT: Final = 1
 

@@ -88,10 +88,11 @@ def test_unknown_key_in_a_file_ends_with_a_coded_line_and_no_traceback(tmp_path:
     assert not (tmp_path / "ws").exists()
 
 
-def test_map_without_weights_is_a_clear_error_before_any_work(tmp_path: Path) -> None:
+def test_map_without_products_is_a_clear_error_before_any_work(tmp_path: Path) -> None:
     result = slopewatch("map", tmp_path / "nothing", "-w", tmp_path / "ws", "--json")
     assert result.returncode == 1
-    assert json.loads(result.stdout.splitlines()[-1])["error"] in {"SW-403", "SW-101"}
+    assert json.loads(result.stdout.splitlines()[-1])["error"] == "SW-101"
+    assert not (tmp_path / "ws").exists()
     assert "Traceback" not in result.stderr
 
 
