@@ -329,7 +329,7 @@ def demo(
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Simulate 2,600 km² in two periods, train a small model, map both, compare with the truth.
+    """Simulate 2,600 km² in two periods, map both with the released weights, compare with the truth.
 
     Example: slopewatch demo --workspace demo
     """
