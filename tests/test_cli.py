@@ -15,7 +15,7 @@ from flows.cli import settings
 ROOT = Path(__file__).resolve().parents[1]
 VERBS = (
     *("simulate", "ingest", "tile", "dataset", "train", "evaluate", "infer", "inventory"),
-    *("map", "run", "plan", "demo", "config", "version"),
+    *("map", "run", "plan", "demo", "models", "export", "config", "version"),
 )
 
 
