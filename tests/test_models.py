@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.build import build_model, detect
+from models.build import build_model, detect, detection_limit
 from models.contrast import LocalContrast
 from models.forms import FORMS, ModelSpec, spec_from_dict
 from models.images import ImagesAsTheyAre
@@ -301,12 +301,19 @@ def test_caps_hold() -> None:
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
 
 
-def test_proposals_are_not_the_limit_of_a_crowded_image() -> None:
-    torch.manual_seed(0)
-    spec = dataclasses.replace(TINY, proposals=400, candidates=800)
-    model = build_model(spec, 1, 2, max_detections=500, score_min=0.0)
-    (found,) = detect(model, torch.randn(1, 1, 128, 128))
-    assert len(found.scores) > 100
+def test_proposals_are_no_hidden_limit_of_a_crowded_image() -> None:
+    image = torch.randn(1, 1, 128, 128)
+    found = {}
+    for proposals in (None, 400):
+        torch.manual_seed(0)
+        model = build_model(TINY, 1, 2, max_detections=500, score_min=0.0, proposals=proposals)
+        found[proposals] = len(detect(model, image)[0].scores)
+        assert found[proposals] <= detection_limit(model) == (proposals or TINY.proposals)
+    assert found[400] > 100 > found[None]
+    few = build_model(TINY, 1, 2, max_detections=7)
+    assert detection_limit(few) == 7
+    assert detection_limit(build_model(TINY, 1, 4, max_detections=500)) == 3 * TINY.proposals
+    assert detection_limit(build_model(FORMS["unet"], 1, 2, max_detections=7)) == 7
 
 
 def test_every_mixture_of_blocks_builds_and_runs() -> None:

@@ -44,7 +44,8 @@ def export_weights(weights: Path, out: Path, cfg: InferConfig) -> OnnxResult:
     out : Path
         The ``.onnx`` file; its folder is made.
     cfg : InferConfig
-        ``window`` [px of the map], ``score_min`` and ``max_detections``, which the graph holds.
+        ``window`` [px of the map], ``score_min``, ``max_detections`` and ``proposals``, which the
+        graph holds.
 
     Returns
     -------
@@ -57,7 +58,12 @@ def export_weights(weights: Path, out: Path, cfg: InferConfig) -> OnnxResult:
     """
     card = read_card(weights)
     try:
-        model, _ = load_weights(weights, max_detections=cfg.max_detections, score_min=cfg.score_min)
+        model, _ = load_weights(
+            weights,
+            max_detections=cfg.max_detections,
+            score_min=cfg.score_min,
+            proposals=cfg.proposals,
+        )
     except WeightsError as e:
         raise ModelError("SW-401", str(e), path=weights) from e
     size = cfg.window * int(card["upsample"])
