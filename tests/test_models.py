@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +19,8 @@ from models.forms import FORMS, ModelSpec, spec_from_dict
 from models.images import ImagesAsTheyAre
 from models.paste import paste_masks
 from models.targets import IGNORED_SHARE, ignored_share, learnable
+
+ROOT = Path(__file__).resolve().parents[1]
 
 TINY = dataclasses.replace(
     FORMS["demo"],
@@ -373,3 +379,23 @@ def mirrored(target: dict[str, Tensor]) -> dict[str, Tensor]:
     boxes = target["boxes"].clone()
     boxes[:, [0, 2]] = 64 - boxes[:, [2, 0]]
     return {**target, "boxes": boxes, "masks": target["masks"].flip(-1)}
+
+
+def test_every_form_is_in_the_documentation() -> None:
+    text = (ROOT / "docs" / "models.md").read_text()
+    assert [form for form in FORMS if f"`{form}`" not in text] == []
+
+
+def test_networks_need_torch_torchvision_and_safetensors_only() -> None:
+    needed = {}
+    for path in sorted((ROOT / "models").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            roots = {n.split(".")[0] for n in names} - set(sys.stdlib_module_names)
+            needed.update(dict.fromkeys(roots - {"models"}, path.name))
+    # The exporter's package is imported when something is exported.
+    assert set(needed) == {"torch", "torchvision", "safetensors", "onnx"}
+    assert needed["onnx"] == "onnx.py"
+    code = "import sys; sys.modules['onnx'] = None; import models.onnx, models.build, models.pretrained"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
