@@ -233,6 +233,8 @@ class InferConfig(Section):
     """Averaged mask probability of a landslide pixel."""
     max_detections: int = Field(default=200, ge=1)
     """Detections a window at most; reaching it is reported."""
+    proposals: int | None = Field(default=None, ge=1)
+    """Proposals a window, which limit its detections too; empty: those of the network form."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device."""
     threads: int | None = Field(default=None, ge=1)

@@ -136,7 +136,7 @@ CODES: Final[dict[str, tuple[str, str]]] = {
         "Training diverged",
         "The loss is not finite: lower the learning rate; the last good checkpoint is kept.",
     ),
-    "SW-406": ("Unknown model form", "`slopewatch config` lists the forms."),
+    "SW-406": ("Unknown model form", "`slopewatch models` lists the forms."),
     "SW-407": (
         "Checkpoint damaged",
         "Delete the checkpoint that the message names; training resumes from the one before.",
@@ -148,6 +148,10 @@ CODES: Final[dict[str, tuple[str, str]]] = {
     "SW-409": (
         "Device or training process lost",
         "The last checkpoint is kept: run the same command again to go on.",
+    ),
+    "SW-410": (
+        "ONNX export not possible",
+        "Install the extra: pip install 'slopewatch[onnx]'; the message says what else is wrong.",
     ),
     # 5xx: inference and stitching
     "SW-501": (

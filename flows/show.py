@@ -13,14 +13,19 @@ from components.evaluation.experiments import cell
 from components.workspace import Artefact
 
 if TYPE_CHECKING:
+    from components.inference.onnx_export import OnnxResult
     from components.simulation.region import SimulationResult
     from components.training.loop import TrainResult
     from flows.benchmark import AccuracyResult
     from flows.demo import DemoResult
+    from flows.networks import FormTable
     from flows.plan import Plan
     from flows.summary import Summary
 
 _out = Console()
+
+#: Width of the table of forms [characters].
+_TABLE_WIDTH = 116
 
 
 def _line(label: str, value: str) -> None:
@@ -152,6 +157,58 @@ def plan(found: Plan) -> None:
         table.add_row(step.stage, step.what, step.state, step.amount, expected)
     _out.print(table)
     _out.print(f"expected time: {found.seconds:,.0f} s ({found.basis})")
+
+
+def forms(found: FormTable) -> None:
+    """Network forms and what they cost.
+
+    Parameters
+    ----------
+    found : FormTable
+        Of `flows.networks.list_forms`.
+    """
+    columns = ("form", "trunk", "stages", "att.", "strides", "anchors", "param.")
+    table = Table(*columns, "image", "boxes", "mask", box=None, header_style="bold")
+    for column in table.columns[-4:]:
+        column.justify = "right"
+    for row in found.rows:
+        levels = set(row.attention) - {"none"}
+        table.add_row(
+            row.form,
+            row.trunk,
+            " ".join(row.stages),
+            ", ".join(sorted(levels)) or "–",
+            f"{row.strides[0]}–{row.strides[-1]}",
+            "–".join(f"{side:g}" for side in row.anchors),
+            f"{row.parameters / 1e6:.1f} M",
+            f"{row.image_gflops:.1f}",
+            f"{row.box_gflops:.1f}" if row.anchors else "–",
+            f"{row.mask_gflops:.2f}" if row.anchors else "–",
+        )
+    # At its full width everywhere: a table with broken or shortened cells cannot be read.
+    Console(width=max(_out.width, _TABLE_WIDTH)).print(table)
+    _line(
+        "trunk",
+        "blocks of each stage × their base widths; b: bottlenecks",
+    )
+    _line("stages", "C2 to C5: R ResNet, X ResNeXt, +D1, +D2 deformable convolution v1, v2")
+    _line(
+        "image, boxes, mask",
+        f"GFLOPs at {found.channels} × {found.size} × {found.size}: {found.convention}",
+    )
+
+
+def onnx(result: OnnxResult) -> None:
+    """What the export wrote.
+
+    Parameters
+    ----------
+    result : OnnxResult
+        Of the verb `export`.
+    """
+    _line("graph", str(result.path))
+    _line("input", f"image, float32 {' × '.join(map(str, result.image))}")
+    _line("outputs", ", ".join(result.outputs))
 
 
 def demo(result: DemoResult) -> None:

@@ -322,6 +322,50 @@ def plan(
     execute(work, as_json=as_json, verbose=verbose, show=show.plan)
 
 
+@app.command("models")
+def models_command(
+    channels: Annotated[int, typer.Option("--channels", min=1, help="Channels of the image.")] = 3,
+    size: Annotated[int, typer.Option("--size", min=64, help="Side of the image [px].")] = 256,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """List the network forms with their parameters, operations and strides.
+
+    Example: slopewatch models --channels 7 --size 512
+    """
+
+    def work() -> object:
+        from flows.networks import list_forms
+
+        return list_forms(channels, size)
+
+    execute(work, as_json=as_json, verbose=verbose, show=show.forms)
+
+
+@app.command("export")
+def export(
+    weights: Annotated[Path, typer.Option("--weights", help="Weights (.safetensors).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write (.onnx).")],
+    window: Annotated[int | None, typer.Option("--window", help="Window side [px].")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write weights as an ONNX graph for one window, to be run without torch.
+
+    Example: slopewatch export --weights model.safetensors --out model.onnx --window 256
+    """
+
+    def work() -> object:
+        cfg = settings(config, overrides, {"infer.weights": weights, "infer.window": window})
+        from components.inference.onnx_export import export_weights
+
+        return export_weights(weights.resolve(), out.resolve(), cfg.infer)
+
+    execute(work, as_json=as_json, verbose=verbose, show=show.onnx)
+
+
 @app.command("demo")
 def demo(
     workspace: WorkspaceOption = Path("slopewatch-demo"),

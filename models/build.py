@@ -23,6 +23,7 @@ def build_model(
     *,
     max_detections: int = 200,
     score_min: float = 0.05,
+    proposals: int | None = None,
 ) -> Detector:
     """Build one form with random weights, in channels_last layout.
 
@@ -38,6 +39,9 @@ def build_model(
         Detections an image at most.
     score_min : float
         Detections of lower score are dropped, in [0, 1].
+    proposals : int, optional
+        Proposals an image in evaluation instead of the form's, with candidates in proportion, for
+        crowded images; of no effect on a U-Net.
 
     Returns
     -------
@@ -49,10 +53,10 @@ def build_model(
     ValueError
         Where a count is out of range, or the specification is inconsistent.
     """
-    if in_channels < 1 or num_classes < 2 or max_detections < 1:
+    if in_channels < 1 or num_classes < 2 or max_detections < 1 or (proposals or 1) < 1:
         msg = (
-            "in_channels >= 1, num_classes >= 2 and max_detections >= 1 are needed; got "
-            f"{in_channels}, {num_classes}, {max_detections}"
+            "in_channels >= 1, num_classes >= 2, max_detections >= 1 and proposals >= 1 are needed; "
+            f"got {in_channels}, {num_classes}, {max_detections}, {proposals}"
         )
         raise ValueError(msg)
     model: Detector
@@ -64,7 +68,12 @@ def build_model(
     else:
         _check_mask_rcnn(spec)
         model = SmallObjectMaskRCNN(
-            spec, in_channels, num_classes, max_detections=max_detections, score_min=score_min
+            spec,
+            in_channels,
+            num_classes,
+            max_detections=max_detections,
+            score_min=score_min,
+            proposals=proposals or spec.proposals,
         )
     model.to(memory_format=torch.channels_last)
     return model
@@ -109,6 +118,25 @@ def _one_of(name: str, values: Sequence[str], known: Sequence[str]) -> None:
     if odd:
         msg = f"{name} {odd[0]!r}; known are {', '.join(known)}"
         raise ValueError(msg)
+
+
+def detection_limit(model: Detector) -> int:
+    """Detections of an image at most: by the cap, and by the proposals where there are any.
+
+    Parameters
+    ----------
+    model : SmallObjectMaskRCNN or ComponentUNet
+        The network.
+
+    Returns
+    -------
+    int
+        A network that gives so many may have seen more.
+    """
+    if isinstance(model, ComponentUNet):
+        return model.max_detections
+    proposed: int = model.rpn._post_nms_top_n["testing"] * (model.num_classes - 1)
+    return min(int(model.roi_heads.detections_per_img), proposed)
 
 
 class Detections(NamedTuple):

@@ -10,6 +10,7 @@ arXiv:1811.11168, equation 1) learns it.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Final, Literal
 
 import torch
@@ -97,7 +98,8 @@ class DeformableConv2d(nn.Module):
             float [B, out_channels, ⌈H / stride⌉, ⌈W / stride⌉], of the dtype of `x`.
         """
         # Offsets of a fraction of a pixel do not survive half precision.
-        with torch.autocast(x.device.type, enabled=False):
+        exact = nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+        with exact:
             full = x.float()
             moved = self.offset(full)
             mask = None

@@ -171,10 +171,11 @@ _RESNET18_S2: Final = replace(
     candidates=320, proposals=80, rpn_samples=64, box_samples=64, guide_width=64,
 )  # fmt: skip
 
-#: Half of ResNet-18's width, with the geometry of `resnet18-s2`.
+#: Half of ResNet-18's width, with the geometry of `resnet18-s2`. Groups are twice as wide as in the
+#: large forms, so that a ResNeXt stage costs about what the basic one costs.
 _SMALL: Final = replace(
-    _RESNET18_S2, widths=(32, 64, 128, 256), fpn_channels=64, box_width=256, mask_layers=(64, 64),
-    guide_width=32,
+    _RESNET18_S2, widths=(32, 64, 128, 256), group_width=8, fpn_channels=64, box_width=256,
+    mask_layers=(64, 64), guide_width=32,
 )  # fmt: skip
 
 #: The paper's proportions.
@@ -267,7 +268,7 @@ FORMS: Final[dict[str, Spec]] = {
     **_readings(_SMALL, "-small"),
     "plain-small": replace(_SMALL, contrast_window=0, guide_width=0),
     "unet": UNetSpec(
-        widths=(16, 32, 64, 128, 256), norm="batch", contrast_window=41, threshold=0.5
+        widths=(20, 40, 80, 160, 320), norm="batch", contrast_window=41, threshold=0.5
     ),
 }
 

@@ -48,6 +48,8 @@ class SmallObjectMaskRCNN(GeneralizedRCNN):  # type: ignore[misc]  # torchvision
         Detections an image at most.
     score_min : float
         Detections of lower score are dropped.
+    proposals : int
+        Proposals an image in evaluation.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class SmallObjectMaskRCNN(GeneralizedRCNN):  # type: ignore[misc]  # torchvision
         *,
         max_detections: int,
         score_min: float,
+        proposals: int,
     ) -> None:
         trunk = ResNetTrunk(
             in_channels,
@@ -100,8 +103,11 @@ class SmallObjectMaskRCNN(GeneralizedRCNN):  # type: ignore[misc]  # torchvision
             bg_iou_thresh=0.3,
             batch_size_per_image=spec.rpn_samples,
             positive_fraction=0.5,
-            pre_nms_top_n={"training": spec.candidates, "testing": spec.candidates},
-            post_nms_top_n={"training": spec.proposals, "testing": spec.proposals},
+            pre_nms_top_n={
+                "training": spec.candidates,
+                "testing": -(-spec.candidates * proposals // spec.proposals),
+            },
+            post_nms_top_n={"training": spec.proposals, "testing": proposals},
             nms_thresh=0.7,
         )
         roi_heads = IgnoringRoIHeads(

@@ -176,7 +176,11 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def load_weights(
-    path: Path, *, max_detections: int = 200, score_min: float = 0.05
+    path: Path,
+    *,
+    max_detections: int = 200,
+    score_min: float = 0.05,
+    proposals: int | None = None,
 ) -> tuple[Detector, dict[str, Any]]:
     """Rebuild a network from its files.
 
@@ -188,6 +192,8 @@ def load_weights(
         Detections an image at most.
     score_min : float
         Detections of lower score are dropped, in [0, 1].
+    proposals : int, optional
+        Proposals an image instead of the form's.
 
     Returns
     -------
@@ -217,6 +223,7 @@ def load_weights(
             len(card["classes"]) + 1,
             max_detections=max_detections,
             score_min=score_min,
+            proposals=proposals,
         )
     except (TypeError, ValueError) as e:
         msg = f"the card's specification does not make a network: {e}"

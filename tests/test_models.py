@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from models.build import build_model, detect
+from models.build import build_model, detect, detection_limit
 from models.contrast import LocalContrast
 from models.forms import FORMS, ModelSpec, spec_from_dict
 from models.images import ImagesAsTheyAre
 from models.paste import paste_masks
 from models.targets import IGNORED_SHARE, ignored_share, learnable
+
+ROOT = Path(__file__).resolve().parents[1]
 
 TINY = dataclasses.replace(
     FORMS["demo"],
@@ -301,12 +307,19 @@ def test_caps_hold() -> None:
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
 
 
-def test_proposals_are_not_the_limit_of_a_crowded_image() -> None:
-    torch.manual_seed(0)
-    spec = dataclasses.replace(TINY, proposals=400, candidates=800)
-    model = build_model(spec, 1, 2, max_detections=500, score_min=0.0)
-    (found,) = detect(model, torch.randn(1, 1, 128, 128))
-    assert len(found.scores) > 100
+def test_proposals_are_no_hidden_limit_of_a_crowded_image() -> None:
+    image = torch.randn(1, 1, 128, 128)
+    found = {}
+    for proposals in (None, 400):
+        torch.manual_seed(0)
+        model = build_model(TINY, 1, 2, max_detections=500, score_min=0.0, proposals=proposals)
+        found[proposals] = len(detect(model, image)[0].scores)
+        assert found[proposals] <= detection_limit(model) == (proposals or TINY.proposals)
+    assert found[400] > 100 > found[None]
+    few = build_model(TINY, 1, 2, max_detections=7)
+    assert detection_limit(few) == 7
+    assert detection_limit(build_model(TINY, 1, 4, max_detections=500)) == 3 * TINY.proposals
+    assert detection_limit(build_model(FORMS["unet"], 1, 2, max_detections=7)) == 7
 
 
 def test_every_mixture_of_blocks_builds_and_runs() -> None:
@@ -366,3 +379,23 @@ def mirrored(target: dict[str, Tensor]) -> dict[str, Tensor]:
     boxes = target["boxes"].clone()
     boxes[:, [0, 2]] = 64 - boxes[:, [2, 0]]
     return {**target, "boxes": boxes, "masks": target["masks"].flip(-1)}
+
+
+def test_every_form_is_in_the_documentation() -> None:
+    text = (ROOT / "docs" / "models.md").read_text()
+    assert [form for form in FORMS if f"`{form}`" not in text] == []
+
+
+def test_networks_need_torch_torchvision_and_safetensors_only() -> None:
+    needed = {}
+    for path in sorted((ROOT / "models").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            roots = {n.split(".")[0] for n in names} - set(sys.stdlib_module_names)
+            needed.update(dict.fromkeys(roots - {"models"}, path.name))
+    # The exporter's package is imported when something is exported.
+    assert set(needed) == {"torch", "torchvision", "safetensors", "onnx"}
+    assert needed["onnx"] == "onnx.py"
+    code = "import sys; sys.modules['onnx'] = None; import models.onnx, models.build, models.pretrained"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from components.errors import ModelError
-from models.build import Detections, detect
+from models.build import Detections, detect, detection_limit
 from models.paste import paste_masks
 from models.weights import WeightsError, load_weights
 from models.weights import read_card as _read_card
@@ -95,11 +95,15 @@ class Predictor:
         Detections of lower score are dropped, in [0, 1].
     threads : int, optional
         CPU threads; default all cores.
+    proposals : int, optional
+        Proposals a window; default those of the form.
 
     Attributes
     ----------
     card : dict
         The weights' card.
+    limit : int
+        A window with so many detections may hold more.
     upsample : int
         Images must be up-sampled by this factor; detections come back at the map's resolution.
 
@@ -116,10 +120,16 @@ class Predictor:
         max_detections: int = 200,
         score_min: float = 0.05,
         threads: int | None = None,
+        proposals: int | None = None,
     ) -> None:
         self.card = read_card(weights)
         try:
-            model, _ = load_weights(weights, max_detections=max_detections, score_min=score_min)
+            model, _ = load_weights(
+                weights,
+                max_detections=max_detections,
+                score_min=score_min,
+                proposals=proposals,
+            )
         except WeightsError as e:
             raise ModelError("SW-401", str(e), path=weights) from e
         if device == "cuda" and not torch.cuda.is_available():
@@ -132,6 +142,7 @@ class Predictor:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
+        self.limit = detection_limit(model)
         self.upsample = int(self.card["upsample"])
         self.threads = threads
         self.bfloat16 = _has_bfloat16(self.device)

@@ -178,7 +178,12 @@ def infer_cube(
     progress("infer", len(results), len(windows))
     if missing:
         predictor = Predictor(
-            weights, cfg.device, cfg.max_detections, cfg.score_min, threads=cfg.threads
+            weights,
+            cfg.device,
+            cfg.max_detections,
+            cfg.score_min,
+            threads=cfg.threads,
+            proposals=cfg.proposals,
         )
         clock.lap()
         for shard in _work_through(plan, missing, predictor):
@@ -417,7 +422,7 @@ def _predict(plan: _Plan, batch: Sequence[_Ready], predictor: Predictor) -> list
             )
             for d in raw
         )
-        capped = len(raw) >= plan.cfg.max_detections
+        capped = len(raw) >= predictor.limit
         out.append(
             WindowResult(ready.window_id, "done", "", ready.valid_fraction, capped, detections)
         )
