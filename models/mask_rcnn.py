@@ -13,13 +13,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from models.backbone import PyramidBackbone, ResNetTrunk
+from models.coordinates import ExactPredictor, ExactRPNHead
 from models.forms import ModelSpec
 from models.guide import FootprintGuide, segmentation_loss
 from models.images import ImagesAsTheyAre
@@ -97,7 +97,7 @@ class SmallObjectMaskRCNN(GeneralizedRCNN):  # type: ignore[misc]  # torchvision
 
         rpn = IgnoringRPN(
             anchors,
-            RPNHead(channels, anchors.num_anchors_per_location()[0]),
+            ExactRPNHead(channels, anchors.num_anchors_per_location()[0]),
             # Anchors seldom reach torchvision's 0.7 on boxes of a few pixels.
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.3,
@@ -113,7 +113,7 @@ class SmallObjectMaskRCNN(GeneralizedRCNN):  # type: ignore[misc]  # torchvision
         roi_heads = IgnoringRoIHeads(
             roi_align(spec.box_pool),
             TwoMLPHead(channels * spec.box_pool**2, spec.box_width),
-            FastRCNNPredictor(spec.box_width, num_classes),
+            ExactPredictor(spec.box_width, num_classes),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
             batch_size_per_image=spec.box_samples,

@@ -399,3 +399,31 @@ def test_networks_need_torch_torchvision_and_safetensors_only() -> None:
     assert needed["onnx"] == "onnx.py"
     code = "import sys; sys.modules['onnx'] = None; import models.onnx, models.build, models.pretrained"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+
+
+def test_boxes_keep_float32_under_bfloat16() -> None:
+    """A box of one pixel far from the origin survives the trip through targets and losses."""
+    torch.manual_seed(0)
+    model = build_model(TINY, 3, 2)
+    images = [torch.randn(3, 320, 320)]
+    mask = torch.zeros(1, 320, 320, dtype=torch.uint8)
+    mask[0, 301:303, 301] = 1
+    target = {
+        "boxes": torch.tensor([[301.0, 301.0, 302.0, 303.0]]),
+        "labels": torch.ones(1, dtype=torch.int64),
+        "masks": mask,
+    }
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model(images, [target])
+    assert all(torch.isfinite(value) for value in losses.values())
+    found = []
+    hook = model.rpn.register_forward_hook(lambda _m, _i, out: found.append(out[0][0]))
+    model.eval()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        model(images)
+    hook.remove()
+    boxes = found[0]
+    assert boxes.dtype == torch.float32
+    far = boxes[(boxes > 130) & (boxes < 310)]
+    assert far.numel() > 50
+    assert (far != far.round()).float().mean() > 0.9
