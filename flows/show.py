@@ -11,6 +11,7 @@ from rich.table import Table
 from components.workspace import Artefact
 
 if TYPE_CHECKING:
+    from components.inventory.external import External
     from components.simulation.region import SimulationResult
     from flows.demo import DemoResult
     from flows.plan import Plan
@@ -57,6 +58,29 @@ def simulation(result: SimulationResult) -> None:
     _line("labels", str(result.labels))
     _line("truth", str(result.truth))
     _line("landslides", str(result.n_landslides))
+
+
+def stitched(result: External) -> None:
+    """What was made of detections.
+
+    Parameters
+    ----------
+    result : External
+        Of the flow `stitch`.
+    """
+    table = Table(box=None, show_header=False)
+    table.add_row("windows", f"{result.windows:,}")
+    table.add_row("detections", f"{result.detections:,}")
+    for name, n in result.counts.items():
+        if n and name not in {"detections", "instances"}:
+            table.add_row(f"  {name}", f"{n:,}")
+    table.add_row("polygons", f"{result.landslides:,}")
+    for name, n in result.by_category.items():
+        table.add_row(f"  {name}", f"{n:,}")
+    for names, n in result.class_overlaps.items():
+        table.add_row(f"  sharing pixels: {names}", f"{n:,} pairs")
+    _out.print(table)
+    _line("polygons", str(result.out))
 
 
 def summary(result: Summary) -> None:

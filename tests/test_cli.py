@@ -14,7 +14,7 @@ from flows.cli import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 VERBS = (
-    *("simulate", "ingest", "tile", "dataset", "train", "evaluate", "infer", "inventory"),
+    *("simulate", "ingest", "tile", "dataset", "train", "evaluate", "infer", "stitch", "inventory"),
     *("map", "run", "plan", "demo", "config", "version"),
 )
 
