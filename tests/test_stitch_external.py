@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 from affine import Affine
@@ -19,8 +21,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pycocotools import mask as coco_mask
 from rasterio import features
-from region import command, last_json
+from region import ROOT, command, last_json
 from scenes import Truth, natural_scene, oracle, place, ring, window_map
+from typer.testing import CliRunner
 
 from components.errors import InputError, SlopewatchError, WorkspaceError
 from components.grid.windows import Window
@@ -28,6 +31,8 @@ from components.inference.coco_results import CocoImages, read_images, read_resu
 from components.inference.instances import Detection
 from components.inference.stitch import stitch
 from components.inventory.external import Settings, georeference, stitch_external
+from flows import verbs  # noqa: F401 - registers the verbs
+from flows.cli import app
 
 TRANSFORM = Affine(25, 0, 500_000, 0, -25, 3_400_000)
 CRS = "EPSG:32647"
@@ -208,6 +213,16 @@ def test_classes_that_claim_the_same_ground_are_kept_and_reported(tmp_path: Path
     found = stitch_external(*paths, grid(truth), tmp_path / "a.gpkg")
     assert found.by_category == {"slide": 1, "flow": 1}
     assert found.class_overlaps == {"flow & slide": 1}
+
+
+def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "stitching.md").read_text()
+    images, results = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    paths = write(tmp_path, images, results)
+    found = stitch_external(*paths, GeoBox((64, 104), TRANSFORM, CRS), tmp_path / "a.gpkg")
+    (row,) = gpd.read_file(found.out).itertuples()
+    assert row.geometry.bounds == (500_750, 3_399_000, 502_000, 3_399_500)
+    assert f"| 1 | landslide | {row.score:.2f} | {round(row.area_m2, -2):,.0f} | 2 | 1 |" in page
 
 
 # -- the other methods -----------------------------------------------------------------------------
@@ -452,29 +467,35 @@ def test_the_verb(tmp_path: Path) -> None:
     windows = window_map(truth.shape, 64, 0.4)
     seen = oracle(truth, windows, dict.fromkeys(range(1, 99), 3))
     images, results = write(tmp_path, images_of(windows), results_of(seen, windows))
-    raster = tmp_path / "ref.tif"
+    raster, out = tmp_path / "ref.tif", tmp_path / "found.gpkg"
     with rasterio.open(raster, "w", driver="GTiff", width=140, height=150, count=1, dtype="uint8",
                        crs=CRS, transform=TRANSFORM):  # fmt: skip
         pass
-    home, out = tmp_path / "home", tmp_path / "found.gpkg"
-    inputs = ("--images", images, "--results", results)
-    found = last_json(command("stitch", *inputs, "--raster", raster, "--out", out), home)
+    inputs = ("--images", images, "--results", results, "--out", out)
+    stated = ("--transform", "25,0,500000,0,-25,3400000", "--crs", CRS, "--shape", "150,140")
+    found = last_json(command("stitch", *inputs, *stated), tmp_path / "home")
     assert found["out"] == str(out)
     assert found["landslides"] == len(stitch(seen, windows, truth.shape).instances)
     assert found["counts"]["detections"] == len(seen)
     written = out.read_bytes()
     assert len(gpd.read_file(out)) == found["landslides"]
-    stated = ("--transform", "25,0,500000,0,-25,3400000", "--crs", CRS, "--shape", "150,140")
-    last_json(command("stitch", *inputs, *stated, "--out", out), home)
-    assert out.read_bytes() == written
+    again = stitch_external(
+        images, results, georeference(raster, None, None, None), tmp_path / "again.gpkg"
+    )
+    tables = [gpd.read_file(p) for p in (out, again.out)]
+    pd.testing.assert_frame_equal(*tables)
     for wrong, code in [
         (("--raster", raster, "--method", "wbf"), "SW-701"),
-        (("--shape", "150.5,140"), "SW-701"),
+        (("--raster", raster, "--metric", "giou"), "SW-701"),
+        (("--transform", "1,2,x", *stated[2:]), "SW-701"),
+        ((*stated[:-1], "150.5,140"), "SW-701"),
         (("--raster", tmp_path / "absent.tif"), "SW-101"),
+        (("--raster", raster, "--results", tmp_path / "absent.json"), "SW-101"),
     ]:
-        failed = last_json(command("stitch", *inputs, *wrong, "--out", out), home, expect=1)
-        assert failed["error"] == code
+        done = CliRunner().invoke(app, ["stitch", *map(str, (*inputs, *wrong)), "--json"])
+        assert done.exit_code == 1
+        assert json.loads(done.stdout.splitlines()[-1])["error"] == code
     assert out.read_bytes() == written
     assert sorted(os.listdir(tmp_path)) == [
-        "found.gpkg", "home", "images.json", "ref.tif", "results.json",
+        "again.gpkg", "found.gpkg", "home", "images.json", "ref.tif", "results.json",
     ]  # fmt: skip

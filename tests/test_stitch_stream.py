@@ -94,10 +94,19 @@ def test_steps_and_order_do_not_matter(
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10**6), st.integers(10, 40), st.floats(0.15, 0.6), st.sampled_from([1, 20]))
-def test_the_truth_comes_back_in_any_steps(seed: int, size: int, overlap: float, step: int) -> None:
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.integers(10, 40),
+    overlap=st.floats(0.15, 0.6),
+    step=st.sampled_from([1, 20]),
+    scales=st.sampled_from([(1,), (1, 2), (2, 1, 5)]),
+)
+def test_the_truth_comes_back_in_any_steps_and_scales(
+    seed: int, size: int, overlap: float, step: int, scales: tuple[int, ...]
+) -> None:
     truth = clusters(seed)
-    windows = window_map(truth.shape, size, overlap)
+    plans = [w for s in scales for w in window_map(truth.shape, s * size, overlap).values()]
+    windows = dict(enumerate(dict.fromkeys(plans)))
     found, _ = streamed(oracle(truth, windows), windows, truth.shape, list(windows), step)
     assert keys(found) == keys_of_truth(truth)
 
