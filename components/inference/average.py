@@ -52,7 +52,7 @@ class Averaged(NamedTuple):
     Parameters
     ----------
     made : list of Made
-        In the order of the groups.
+        In no particular order.
     vanished : int
         Groups whose mean reaches the threshold nowhere.
     specks : int
@@ -88,8 +88,12 @@ def average(
     """
     if len(groups.first) < 2:
         return
-    crop = pool.crop[groups.members]
-    begin = groups.first[:-1]
+    window = pool.window[groups.members]
+    alone = window[groups.first[:-1]] == window[groups.first[1:] - 1]
+    # Groups of one window first: they have nothing to average.
+    entries, begins = expand(groups.first, np.argsort(~alone, kind="stable"))
+    members = groups.members[entries]
+    crop, begin = pool.crop[members], begins[:-1]
     boxes = np.concatenate(
         [
             np.minimum.reduceat(crop[:, :2], begin, axis=0),
@@ -99,11 +103,11 @@ def average(
     )
     size = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     passes = np.searchsorted(np.cumsum(size), np.arange(0, int(size.sum()) + 1, _PASS_PX))
-    cuts = np.unique(np.concatenate([[0], passes, [len(size)]]))
+    cuts = np.unique(np.concatenate([[0, np.count_nonzero(alone), len(size)], passes]))
     for start, end in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
-        part = groups.members[groups.first[start] : groups.first[end]]
-        first = groups.first[start : end + 1] - groups.first[start]
-        yield _average(pool.take(part), first, boxes[start:end], coverage, ran, threshold)
+        part = pool.take(members[begins[start] : begins[end]])
+        first = begins[start : end + 1] - begins[start]
+        yield _average(part, first, boxes[start:end], coverage, ran, threshold)
 
 
 class _Slots(NamedTuple):
@@ -190,18 +194,14 @@ def _mean(pool: Pool, slots: _Slots, boxes: Int, offset: Int, coverage: Coverage
         [np.maximum(box[:, :2], windows[:, :2]), np.minimum(box[:, 2:], windows[:, 2:])], axis=1
     )
     said, base = _said(pool, slots, part)
+    rank = np.arange(len(slots.group)) - slots.first[slots.group]
+    if not rank.any():  # the weights of a single window cancel; exactly so without the division
+        return said
     place = _places(part, boxes, offset, slots.group)
     n = int(((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)).sum())
-    alone = np.diff(slots.first) == 1
     total, weight = np.zeros(n, np.float32), np.zeros(n, np.float32)
-    # The weights of a single window cancel; exactly so without the division.
-    single = np.repeat(alone[slots.group], np.diff(base))
-    total[place[single]] = said[single]
-    order = np.arange(len(slots.group)) - slots.first[slots.group]
-    for k in range(int(order.max(initial=0)) + 1):
-        now = np.flatnonzero((order == k) & ~alone[slots.group])
-        if not len(now):
-            break
+    for k in range(int(rank.max()) + 1):
+        now = np.flatnonzero(rank == k)
         pixels, _ = expand(base, now)
         taper = _taper(part[now], slots.window[now], coverage)
         at = place[pixels]
