@@ -174,6 +174,10 @@ CODES: Final[dict[str, tuple[str, str]]] = {
         "Detections and windows do not match",
         "Each detection must lie in a window that was run, with scores and probabilities in [0, 1].",
     ),
+    "SW-508": (
+        "COCO images or results unusable",
+        "The message names the entry: correct what writes the file; docs/stitching.md has the format.",
+    ),
     # 6xx: inventory, evaluation, report
     "SW-601": (
         "No reference to evaluate against",

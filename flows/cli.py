@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 import yaml
@@ -25,6 +25,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+Number = TypeVar("Number", int, float)
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="YAML file; see `slopewatch config`.")
@@ -89,6 +91,37 @@ def settings(
         if value is not None:
             values[key] = str(value.resolve()) if isinstance(value, Path) else value
     return load_config(config, values)
+
+
+def numbers(option: str, text: str | None, kind: type[Number]) -> list[Number] | None:
+    """Numbers with commas between them.
+
+    Parameters
+    ----------
+    option : str
+        Name of the option, for the message.
+    text : str or None
+        As given.
+    kind : {float, int}
+        What they are.
+
+    Returns
+    -------
+    list or None
+
+    Raises
+    ------
+    InputError
+        SW-701 where it is not a list of such numbers.
+    """
+    if text is None:
+        return None
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError as e:
+        raise InputError(
+            "SW-701", f"{option} {text!r}: {kind.__name__}s with commas are needed"
+        ) from e
 
 
 def quiet_prefect(verbose: bool) -> None:

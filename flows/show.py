@@ -14,6 +14,7 @@ from components.workspace import Artefact
 
 if TYPE_CHECKING:
     from components.inference.onnx_export import OnnxResult
+    from components.inventory.external import External
     from components.simulation.region import SimulationResult
     from components.training.loop import TrainResult
     from flows.benchmark import AccuracyResult
@@ -80,6 +81,29 @@ def training(result: TrainResult) -> None:
     _line("steps", f"{result.steps} in {result.seconds:,.0f} s")
     for name, value in result.metrics.items():
         _line(f"validation {name}", _number(value))
+
+
+def stitched(result: External) -> None:
+    """What was made of detections.
+
+    Parameters
+    ----------
+    result : External
+        Of the flow `stitch`.
+    """
+    table = Table(box=None, show_header=False)
+    table.add_row("windows", f"{result.windows:,}")
+    table.add_row("detections", f"{result.detections:,}")
+    for name, n in result.counts.items():
+        if n and name not in {"detections", "instances"}:
+            table.add_row(f"  {name}", f"{n:,}")
+    table.add_row("polygons", f"{result.landslides:,}")
+    for name, n in result.by_category.items():
+        table.add_row(f"  {name}", f"{n:,}")
+    for names, n in result.class_overlaps.items():
+        table.add_row(f"  sharing pixels: {names}", f"{n:,} pairs")
+    _out.print(table)
+    _line("polygons", str(result.out))
 
 
 def summary(result: Summary) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from components.config import InventoryConfig
 from components.cube.read import find_cube
 from components.evaluation.evaluate import model_card, operating_threshold
-from components.inference.instances import load_instances
+from components.inference.instance_file import load_instances
 from components.inference.run import inference_seconds
 from components.workspace import Artefact, Workspace
 

@@ -20,6 +20,7 @@ from flows.cli import (
     WorkspaceOption,
     app,
     execute,
+    numbers,
     settings,
 )
 
@@ -192,6 +193,57 @@ def infer(
         return run_timed(workspace.resolve(), lambda: flow(workspace.resolve(), cfg, period))
 
     execute(work, as_json=as_json, verbose=verbose, show=show.summary)
+
+
+@app.command("stitch")
+def stitch(
+    images: Annotated[
+        Path, typer.Option("--images", help="COCO images file with row_off and col_off.")
+    ],
+    results: Annotated[Path, typer.Option("--results", help="COCO results list.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="GeoPackage to write.")],
+    raster: Annotated[
+        Path | None, typer.Option("--raster", help="Raster that the images were cut from.")
+    ] = None,
+    transform: Annotated[
+        str | None, typer.Option("--transform", metavar="A,B,C,D,E,F", help="Pixel to map.")
+    ] = None,
+    crs: Annotated[str | None, typer.Option("--crs", help="As EPSG:32647.")] = None,
+    shape: Annotated[
+        str | None, typer.Option("--shape", metavar="HEIGHT,WIDTH", help="Size of the raster.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option("--method", help="seam; for comparison nms, nmm, greedy-nmm.")
+    ] = "seam",
+    metric: Annotated[
+        str, typer.Option("--metric", help="Of boxes, for these: ios or iou.")
+    ] = "ios",
+    match_threshold: Annotated[
+        float, typer.Option("--match-threshold", min=0, max=1, help="Boxes match from here on.")
+    ] = 0.5,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Stitch the detections of any model: COCO files in, GeoPackage out.
+
+    Example: slopewatch stitch --images images.json --results results.json --raster ref.tif -o found.gpkg
+    """
+
+    def work() -> object:
+        cfg = settings(config, overrides)
+        from flows.stitch import check
+        from flows.stitch import stitch as flow
+
+        where = (images.resolve(), results.resolve(), out.resolve())
+        reference = None if raster is None else raster.resolve()
+        affine, size = numbers("--transform", transform, float), numbers("--shape", shape, int)
+        # before Prefect's server starts
+        check(*where, reference, affine, crs, size, method, metric)
+        return flow(*where, cfg, reference, affine, crs, size, method, metric, match_threshold)
+
+    execute(work, as_json=as_json, verbose=verbose, show=show.stitched)
 
 
 @app.command("evaluate")

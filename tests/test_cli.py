@@ -14,8 +14,9 @@ from flows.cli import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 VERBS = (
-    *("simulate", "ingest", "tile", "dataset", "train", "pretrain", "infer", "evaluate"),
-    *("inventory", "map", "run", "plan", "demo", "models", "export", "config", "version"),
+    *("simulate", "ingest", "tile", "dataset", "train", "pretrain", "infer", "stitch"),
+    *("evaluate", "inventory", "map", "run", "plan", "demo", "models", "export"),
+    *("config", "version"),
 )
 
 

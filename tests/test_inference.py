@@ -23,7 +23,8 @@ from components.cube.ingest import ingest_product
 from components.dataset.presets import CHANNELS
 from components.errors import ModelError, ProcessingError
 from components.grid.windows import Window, plan_windows
-from components.inference.instances import Detection, load_instances
+from components.inference.instance_file import load_instances
+from components.inference.instances import Detection
 from components.inference.predict import Predictor, read_card
 from components.inference.run import infer_cube, inference_seconds
 from components.inference.shards import SHARD_WINDOWS, WindowResult, load_shard, save_shard
@@ -434,5 +435,5 @@ def test_stored_probabilities_stitch_like_the_original(tmp_path: Path) -> None:
     save_shard(tmp_path / "s.npz", [WindowResult(0, "done", "", 1.0, False, (seen,))])
     back = load_shard(tmp_path / "s.npz", [w], range(1))
     assert back is not None
-    (one,) = stitch(back[0].detections, {0: w}, (64, 64))
+    (one,) = stitch(back[0].detections, {0: w}, (64, 64)).instances
     assert (one.area_px, one.score) == (24, 0.8)

@@ -18,7 +18,8 @@ from components.cube.store import StoreWriter, chunking, create_store
 from components.errors import InputError, ProcessingError
 from components.evaluation.evaluate import evaluate_detections, operating_threshold
 from components.grid import Window, geobox_to_dict
-from components.inference.instances import Instance, save_instances
+from components.inference.instance_file import save_instances
+from components.inference.instances import Instance
 from components.inventory.attributes import attribute_table
 from components.inventory.build import build_inventory, inventory_table, read_groups
 from components.inventory.export import fixed_dates

@@ -40,7 +40,7 @@ from components.inference.calibration import (
     checked_calibration,
     invert_calibration,
 )
-from components.inference.instances import load_instances, save_instances
+from components.inference.instance_file import load_instances, save_instances
 from components.inference.predict import read_card
 from components.progress import Progress, no_progress
 from components.training.selection import Matches, best_operating_point

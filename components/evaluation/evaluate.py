@@ -17,7 +17,7 @@ from components.evaluation.footprints import Footprint
 from components.evaluation.references import VISIBLE_MIN, reference_objects
 from components.evaluation.tally import DEFINITIONS, Tally, score_map
 from components.grid import Window
-from components.inference.instances import load_instances
+from components.inference.instance_file import load_instances
 from components.progress import Progress, no_progress
 from components.workspace import Artefact, Workspace, read_artefact, stage_key, write_json
 

@@ -1,4 +1,4 @@
-"""Detections of windows and stitched landslides: the values, and their exact storage.
+"""Detections of windows and stitched landslides: the values, their order, and arrays on disk.
 
 A landslide is a pixel mask on the region grid, cropped to its bounding box, so that memory follows the
 landslides and not the map.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,14 +21,17 @@ from numpy.typing import NDArray
 from components.errors import WorkspaceError
 from components.workspace import coded_os_errors
 
-#: Version of the instance file.
-FORMAT: Final = 1
-
 #: Probabilities are kept as whole parts of this; an even number, so that a half is one of them.
 PROBABILITY_LEVELS: Final = 254
 
+#: What a damaged ``.npz`` raises, depending on where the damage is.
+ARRAY_ERRORS: Final = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+
 # The ZIP format has no "no time": its first representable instant stands for it.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+Int = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +110,57 @@ class Instance:
         return self.row, self.col, self.row + height, self.col + width
 
 
+def canonical_order(columns: Sequence[NDArray[Any]], content: Callable[[int], bytes]) -> Int:
+    """Order by some columns, the first before the next; content settles what is left.
+
+    Parameters
+    ----------
+    columns : sequence of ndarray, ``[n]``
+        Numbers.
+    content : callable
+        What else an entry holds; asked only of entries whose numbers are equal.
+
+    Returns
+    -------
+    ndarray, int64, ``[n]``
+        Differs only between equal entries, however these came in.
+    """
+    order = np.lexsort(columns[::-1])
+    tied = np.ones(max(len(order) - 1, 0), bool)
+    for column in columns:
+        tied &= column[order[1:]] == column[order[:-1]]
+    begins = np.flatnonzero(tied & ~np.concatenate([[False], tied[:-1]]))
+    for begin in begins.tolist():
+        end = begin + 1
+        while end < len(tied) and tied[end]:
+            end += 1
+        order[begin : end + 1] = sorted(order[begin : end + 1].tolist(), key=content)
+    return order
+
+
+def order_of(instances: Sequence[Instance]) -> Int:
+    """Canonical order of landslides: first row, first column, category, then content.
+
+    Parameters
+    ----------
+    instances : sequence of Instance
+        Landslides.
+
+    Returns
+    -------
+    ndarray, int64, ``[n]``
+        The same landslides come in the same order, however they were found.
+    """
+    numbers = np.asarray(
+        [(i.row, i.col, i.category, *i.mask.shape) for i in instances], np.int64
+    ).reshape(-1, 5)
+    score = np.asarray([i.score for i in instances], np.float64)
+    return canonical_order(
+        (*numbers.T, -score),
+        lambda k: instances[k].mask.tobytes() + instances[k].prob.tobytes(),
+    )
+
+
 def quantise(prob: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Probabilities as bytes: nearest whole part of 1/254.
 
@@ -160,17 +215,32 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
             with part.open("wb") as f:
                 with zipfile.ZipFile(f, "w") as archive:
                     for name in sorted(arrays):
-                        data = io.BytesIO()
-                        np.lib.format.write_array(data, arrays[name], allow_pickle=False)
-                        entry = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
-                        entry.compress_type = zipfile.ZIP_DEFLATED
-                        entry.create_system = 3  # the default differs between systems
-                        archive.writestr(entry, data.getbuffer(), compresslevel=1)
+                        write_array(archive, name, arrays[name])
                 f.flush()
                 os.fsync(f.fileno())
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def write_array(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
+    """Add an array to an ``.npz`` archive, without the time of writing.
+
+    Parameters
+    ----------
+    archive : ZipFile
+        Open for writing.
+    name : str
+        Name of the array.
+    array : ndarray
+        No object array.
+    """
+    data = io.BytesIO()
+    np.lib.format.write_array(data, array, allow_pickle=False)
+    entry = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.create_system = 3  # the default differs between systems
+    archive.writestr(entry, data.getbuffer(), compresslevel=1)
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -193,86 +263,5 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as data:
             return {name: data[name] for name in data.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as e:
+    except ARRAY_ERRORS as e:
         raise WorkspaceError("SW-206", f"array file unreadable: {e}", path=path) from e
-
-
-def save_instances(path: Path, instances: Sequence[Instance]) -> None:
-    """Write stitched landslides exactly and reproducibly.
-
-    Parameters
-    ----------
-    path : Path
-        The ``.npz`` file.
-    instances : sequence of Instance
-        In the order in which they are to be read.
-
-    Raises
-    ------
-    WorkspaceError
-        SW-202 on a full disk, SW-201 without permission.
-    """
-    masks = [i.mask.ravel() for i in instances]
-    probs = [i.prob.ravel() for i in instances]
-    save_arrays(
-        path,
-        {
-            "format": np.asarray(FORMAT, np.int32),
-            "category": np.asarray([i.category for i in instances], np.int32),
-            "score": np.asarray([i.score for i in instances], np.float64),
-            "row": np.asarray([i.row for i in instances], np.int64),
-            "col": np.asarray([i.col for i in instances], np.int64),
-            "height": np.asarray([i.mask.shape[0] for i in instances], np.int64),
-            "width": np.asarray([i.mask.shape[1] for i in instances], np.int64),
-            "n_windows": np.asarray([i.n_windows for i in instances], np.int32),
-            "n_covering": np.asarray([i.n_covering for i in instances], np.int32),
-            "mask_bits": np.packbits(np.concatenate(masks) if masks else np.empty(0, bool)),
-            "prob": np.concatenate(probs) if probs else np.empty(0, np.float32),
-        },
-    )
-
-
-def load_instances(path: Path) -> list[Instance]:
-    """Read what `save_instances` wrote.
-
-    Parameters
-    ----------
-    path : Path
-        The ``.npz`` file.
-
-    Returns
-    -------
-    list of Instance
-        Equal to those written, to the bit.
-
-    Raises
-    ------
-    WorkspaceError
-        SW-206 where the file is missing, damaged or of another version.
-    """
-    data = load_arrays(path)
-    try:
-        if int(data["format"]) != FORMAT:
-            raise WorkspaceError("SW-206", f"instance format {data['format']}", path=path)
-        sizes = data["height"] * data["width"]
-        ends = np.cumsum(sizes)
-        total = int(ends[-1]) if len(ends) else 0
-        bits = np.unpackbits(data["mask_bits"], count=total).astype(bool)
-        out = []
-        for k, (end, size) in enumerate(zip(ends.tolist(), sizes.tolist(), strict=True)):
-            shape = (int(data["height"][k]), int(data["width"][k]))
-            out.append(
-                Instance(
-                    category=int(data["category"][k]),
-                    score=float(data["score"][k]),
-                    row=int(data["row"][k]),
-                    col=int(data["col"][k]),
-                    mask=bits[end - size : end].reshape(shape),
-                    prob=data["prob"][end - size : end].reshape(shape),
-                    n_windows=int(data["n_windows"][k]),
-                    n_covering=int(data["n_covering"][k]),
-                )
-            )
-    except (KeyError, ValueError, IndexError) as e:
-        raise WorkspaceError("SW-206", f"instance file damaged: {e}", path=path) from e
-    return out

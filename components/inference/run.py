@@ -27,7 +27,8 @@ from components.errors import ModelError, ProcessingError
 from components.grid.windows import Window, plan_windows
 from components.inference import stitch as stitching
 from components.inference.calibration import calibrated, checked_calibration
-from components.inference.instances import Detection, dequantise, quantise, save_instances
+from components.inference.instance_file import save_instances
+from components.inference.instances import Detection, dequantise, quantise
 from components.inference.shards import (
     SHARD_WINDOWS,
     STATES,
@@ -125,7 +126,7 @@ def infer_cube(
     Returns
     -------
     Artefact
-        Stage ``detections``: ``instances.npz`` (see `instances.load_instances`) and ``windows.json``.
+        Stage ``detections``: ``instances.npz`` (see `instance_file`) and ``windows.json``.
         Meta: ``track``, ``period``, ``cube_key``, ``model_hash``, ``form``, ``preset``, ``classes``,
         ``score_threshold``, ``calibration`` (applied to the scores; None: raw), ``score_min`` (of
         raw scores), ``window_key``, ``windows`` (total, done, skipped, failed, capped), ``stitch``
@@ -195,7 +196,7 @@ def infer_cube(
     _refuse_gaps(ordered, info)
 
     progress("stitch", 0, 1)
-    stitched = stitching.stitch_counted(
+    stitched = stitching.stitch(
         [d for r in ordered for d in r.detections],
         {r.window_id: windows[r.window_id] for r in ordered if r.state == "done"},
         info.shape,

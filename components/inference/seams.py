@@ -18,19 +18,19 @@ windows could join two large landslides.
 
 "Best partner" keeps neighbours one pixel apart from each other: under noise they overlap too, but each
 overlaps itself more.
+
+Whether two detections are linked depends on the detections of their two windows only. That is why a
+stream of windows gives the links of the whole map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from components.grid.windows import Window
+from components.inference.runs import Bool, Int, Parts, Runs, common_runs, connected_parts
 
 #: A mask that ends so near to its window's edge counts as cut by it [px]: masks stop a pixel or two
 #: short of where they should.
@@ -42,103 +42,83 @@ CLEAR_IOU: Final = 0.5
 #: Otherwise the common pixels must be this share of the smaller of the two detections.
 EVIDENCE_SHARE: Final = 0.1
 
-#: Diagonal neighbours are connected, as in the tracing of landslides that are one pixel wide.
-EIGHT: Final = np.ones((3, 3), dtype=bool)
 
-Int = NDArray[np.int64]
-T = TypeVar("T", bound=np.generic)
-
-
-class Box(NamedTuple):
-    """Half-open block of pixels: first row and column, row end, column end."""
-
-    row: int
-    col: int
-    row_end: int
-    col_end: int
-
-
-@dataclass(eq=False)
-class Piece:
-    """One detection, thresholded and cropped to its mask.
+class Links(NamedTuple):
+    """Evidence that pairs of detections of different windows are one object.
 
     Parameters
     ----------
-    window_index : int
-        Position of its window in the canonical order of windows.
-    window : Window
-        The window itself.
-    category : int
-        Class.
-    box : Box
-        Bounding box of `mask` on the map.
-    mask : ndarray, bool
-        Pixels at or above the threshold.
-    cut : bool
-        Whether it reaches an edge of its window that is not an edge of the raster.
-    """
-
-    window_index: int
-    window: Window
-    category: int
-    box: Box
-    mask: NDArray[np.bool_]
-    cut: bool
-    _labels: tuple[NDArray[np.int32], int] | None = field(default=None, repr=False)
-
-    def labels(self) -> tuple[NDArray[np.int32], int]:
-        """Connected pieces of the whole mask, numbered from 1, and how many there are."""
-        if self._labels is None:
-            self._labels = _label(self.mask)
-        return self._labels
-
-
-class Link(NamedTuple):
-    """Evidence that two detections of different windows are one object.
-
-    Parameters
-    ----------
-    rule : int
+    rule : ndarray, int64
         1 agreement, 2 containment.
-    strength : float
+    strength : ndarray, float64
         IoU (rule 1) or contained share (rule 2), in (0, 1].
-    pixels : int
+    pixels : ndarray, int64
         Common pixels.
-    first, second : int
-        Positions of the detections, ``first < second``.
+    first, second : ndarray, int64
+        Positions of the detections; the first comes first in canonical order.
     """
 
-    rule: int
-    strength: float
-    pixels: int
-    first: int
-    second: int
+    rule: Int
+    strength: NDArray[np.float64]
+    pixels: Int
+    first: Int
+    second: Int
+
+    def plus(self, other: Links) -> Links:
+        """These links, then the others."""
+        return Links(
+            np.concatenate([self.rule, other.rule]),
+            np.concatenate([self.strength, other.strength]),
+            np.concatenate([self.pixels, other.pixels]),
+            np.concatenate([self.first, other.first]),
+            np.concatenate([self.second, other.second]),
+        )
+
+    def within(self, chosen: Bool) -> Links:
+        """Links between chosen detections, by their positions among the chosen.
+
+        Both ends of a link are chosen, or none.
+        """
+        place = np.cumsum(chosen) - 1
+        use = chosen[self.first]
+        return Links(
+            self.rule[use],
+            self.strength[use],
+            self.pixels[use],
+            place[self.first[use]],
+            place[self.second[use]],
+        )
 
 
-def touches_cut(window: Window, box: Box, shape: tuple[int, int], edge_px: int = EDGE_PX) -> bool:
-    """Whether a mask reaches an edge of its window that lies inside the raster.
-
-    Parameters
-    ----------
-    window : Window
-        The window.
-    box : Box
-        Bounding box of the mask on the map.
-    shape : tuple of int
-        Raster height and width.
-    edge_px : int
-        Distance that still counts as touching [px].
+def no_links() -> Links:
+    """No links.
 
     Returns
     -------
-    bool
+    Links
     """
-    return (
-        (window.row > 0 and box.row < window.row + edge_px)
-        or (window.col > 0 and box.col < window.col + edge_px)
-        or (window.row_end < shape[0] and box.row_end > window.row_end - edge_px)
-        or (window.col_end < shape[1] and box.col_end > window.col_end - edge_px)
-    )
+    none = np.empty(0, np.int64)
+    return Links(none, np.empty(0), none, none, none)
+
+
+def touches_cut(windows: Int, boxes: Int, shape: tuple[int, int]) -> Bool:
+    """Whether masks reach an edge of their window that lies inside the raster.
+
+    Parameters
+    ----------
+    windows, boxes : ndarray, int64, ``[n, 4]``
+        Windows, and boxes of the masks: row, col, row end, col end.
+    shape : tuple of int
+        Raster height and width.
+
+    Returns
+    -------
+    ndarray, bool
+        True where a mask ends within `EDGE_PX` of such an edge.
+    """
+    near_low = (windows[:, :2] > 0) & (boxes[:, :2] < windows[:, :2] + EDGE_PX)
+    near_high = (windows[:, 2:] < np.asarray(shape)) & (boxes[:, 2:] > windows[:, 2:] - EDGE_PX)
+    return np.asarray((near_low | near_high).any(axis=1), bool)
 
 
 def overlapping_pairs(boxes: Int, groups: Int) -> tuple[Int, Int]:
@@ -207,110 +187,42 @@ def overlapping_pairs(boxes: Int, groups: Int) -> tuple[Int, Int]:
     return first[order], second[order]
 
 
-def intersection_px(
-    box_a: Box, mask_a: NDArray[np.bool_], box_b: Box, mask_b: NDArray[np.bool_]
-) -> int:
-    """Common pixels of two cropped masks.
-
-    Parameters
-    ----------
-    box_a, box_b : Box
-        Where the crops lie.
-    mask_a, mask_b : ndarray, bool
-        The crops.
-
-    Returns
-    -------
-    int
-    """
-    common = _common(box_a, box_b)
-    if common is None:
-        return 0
-    return int(np.count_nonzero(_crop(mask_a, box_a, common) & _crop(mask_b, box_b, common)))
-
-
-class _Seam(NamedTuple):
-    """A detection cut to a seam: labelled pieces, their sizes, the number of the first one."""
-
-    box: Box
-    labels: NDArray[np.int32]
-    areas: Int
-    base: int
-
-
-class _Cutter:
-    """Cuts detections to seams; each cut is made once, however many partners it meets."""
-
-    def __init__(self, pieces: Sequence[Piece]) -> None:
-        self.pieces = pieces
-        self.cache: dict[tuple[int, int], _Seam | None] = {}
-        self.n_pieces = 0
-        self.owner: list[tuple[int, int, int]] = []  # detection, other window, label
-
-    def cut(self, k: int, other: Piece) -> _Seam | None:
-        key = (k, other.window_index)
-        if key not in self.cache:
-            self.cache[key] = self._cut(k, other)
-        return self.cache[key]
-
-    def _cut(self, k: int, other: Piece) -> _Seam | None:
-        piece, w = self.pieces[k], other.window
-        seam = _common(piece.box, Box(w.row, w.col, w.row_end, w.col_end))
-        if seam is None:
-            return None
-        if seam == piece.box:
-            labels, count = piece.labels()
-        else:
-            labels, count = _label(_crop(piece.mask, piece.box, seam))
-        areas = np.bincount(labels.ravel(), minlength=count + 1)[1:].astype(np.int64)
-        base = self.n_pieces
-        self.n_pieces += count
-        self.owner.extend((k, other.window_index, i + 1) for i in range(count))
-        return _Seam(seam, labels, areas, base)
-
-    def was_cut(self, number: int, other: Window) -> bool:
-        """Whether a piece reaches an edge of its own window beyond which the other saw on."""
-        k, index, label = self.owner[number]
-        seam = self.cache[(k, index)]
-        if seam is None:
-            return False
-        own = self.pieces[k].window
-        here = seam.labels == label
-        row, col = seam.box.row, seam.box.col
-        return bool(
-            (own.row > other.row and here[: max(0, own.row + EDGE_PX - row)].any())
-            or (own.col > other.col and here[:, : max(0, own.col + EDGE_PX - col)].any())
-            or (own.row_end < other.row_end and here[max(0, own.row_end - EDGE_PX - row) :].any())
-            or (
-                own.col_end < other.col_end and here[:, max(0, own.col_end - EDGE_PX - col) :].any()
-            )
-        )
-
-
 class _Overlaps(NamedTuple):
-    """Overlapping pieces of all seams, column by column."""
+    """Overlapping pieces of all seams, column by column, in canonical order."""
 
     first: Int  # detection
     second: Int
     piece_a: Int  # number of the piece
     piece_b: Int
     pixels: Int
-    area_a: Int
-    area_b: Int
 
 
 def find_links(
-    pieces: Sequence[Piece], first: Int, second: Int, *, seam_iou: float, containment: float
-) -> list[Link]:
+    runs: Runs,
+    window: Int,
+    windows: Int,
+    first: Int,
+    second: Int,
+    rank: Int,
+    *,
+    seam_iou: float,
+    containment: float,
+) -> Links:
     """Links between detections of different windows.
 
     Parameters
     ----------
-    pieces : sequence of Piece
-        Detections.
+    runs : Runs
+        Masks of the detections.
+    window : ndarray, int64, ``[n]``
+        Position of each detection's window.
+    windows : ndarray, int64, ``[m, 4]``
+        Windows: row, col, row end, col end.
     first, second : ndarray, int64
-        Candidate pairs of one class and different windows, ``first < second`` in the order of
-        windows.
+        Candidate pairs of one class and different windows, the first first in canonical order. Of two
+        windows all pairs with overlapping boxes must be there, or none.
+    rank : ndarray, int64, ``[n]``
+        Canonical order of the detections.
     seam_iou : float
         Rule 1, in (0, 1].
     containment : float
@@ -318,73 +230,94 @@ def find_links(
 
     Returns
     -------
-    list of Link
-        Strongest first: rule 1 before rule 2, then by strength, pixels and position.
+    Links
     """
-    cutter = _Cutter(pieces)
-    table = _overlaps(cutter, first, second)
-    if not len(table.pixels):
-        return []
-    iou = table.pixels / (table.area_a + table.area_b - table.pixels)
-    whole = np.asarray([np.count_nonzero(p.mask) for p in pieces], np.int64)
+    # Each cut is made once, however many partners it meets.
+    keys = np.concatenate(
+        [first * len(windows) + window[second], second * len(windows) + window[first]]
+    )
+    cuts, cut = np.unique(keys, return_inverse=True)
+    owner, other = np.divmod(cuts, max(len(windows), 1))
+    seams = runs.cut(owner, windows[other])
+    parts = connected_parts(seams)
+    table = _overlaps(seams, parts, cut[: len(first)], cut[len(first) :], first, second, rank)
+
+    area_a, area_b = parts.area[table.piece_a], parts.area[table.piece_b]
+    n_pieces = len(parts.area)
+    whole = runs.areas()
+    iou = table.pixels / (area_a + area_b - table.pixels)
     enough = table.pixels >= EVIDENCE_SHARE * np.minimum(whole[table.first], whole[table.second])
     agree = (
         (iou >= seam_iou)
         & (enough | (iou >= CLEAR_IOU))
-        & (iou == _best(table.piece_a, iou, cutter.n_pieces))
-        & (iou == _best(table.piece_b, iou, cutter.n_pieces))
+        & (iou == _best(table.piece_a, iou, n_pieces))
+        & (iou == _best(table.piece_b, iou, n_pieces))
     )
-    links = [
-        Link(1, float(iou[k]), int(table.pixels[k]), int(table.first[k]), int(table.second[k]))
-        for k in np.flatnonzero(agree)
-    ]
-    partner = np.full(cutter.n_pieces, -1, np.int64)
+    partner = np.full(n_pieces, -1, np.int64)
     partner[table.piece_a[agree]] = table.second[agree]
     partner[table.piece_b[agree]] = table.first[agree]
 
-    a_small = table.area_a <= table.area_b
+    a_small = area_a <= area_b
     small = np.where(a_small, table.piece_a, table.piece_b)
     large = np.where(a_small, table.piece_b, table.piece_a)
     small_owner = np.where(a_small, table.first, table.second)
-    share = table.pixels / np.minimum(table.area_a, table.area_b)
+    large_owner = np.where(a_small, table.second, table.first)
+    share = table.pixels / np.minimum(area_a, area_b)
     most = np.where(
         a_small,
-        _best(table.piece_a, table.pixels, cutter.n_pieces),
-        _best(table.piece_b, table.pixels, cutter.n_pieces),
+        _best(table.piece_a, table.pixels, n_pieces),
+        _best(table.piece_b, table.pixels, n_pieces),
     )
-    inside = ~agree & enough & (share >= containment) & (table.pixels == most)
-    for k in np.flatnonzero(inside):
-        taken = partner[large[k]] not in (-1, small_owner[k])
-        large_owner = table.second[k] if a_small[k] else table.first[k]
-        if taken and not cutter.was_cut(int(small[k]), pieces[large_owner].window):
-            continue
-        links.append(
-            Link(
-                2, float(share[k]), int(table.pixels[k]), int(table.first[k]), int(table.second[k])
-            )
-        )
-    return sorted(links, key=lambda x: (x.rule, -x.strength, -x.pixels, x.first, x.second))
+    taken = (partner[large] != -1) & (partner[large] != small_owner)
+    cut_off = _cut_off(
+        _part_boxes(seams, parts)[small], windows[window[small_owner]], windows[window[large_owner]]
+    )
+    inside = ~agree & enough & (share >= containment) & (table.pixels == most) & (~taken | cut_off)
+    links = agree | inside
+    return Links(
+        np.where(agree, 1, 2)[links],
+        np.where(agree, iou, share)[links],
+        table.pixels[links],
+        table.first[links],
+        table.second[links],
+    )
 
 
-def _overlaps(cutter: _Cutter, first: Int, second: Int) -> _Overlaps:
-    rows: list[tuple[int, int, int, int, int, int, int]] = []
-    for i, j in zip(first.tolist(), second.tolist(), strict=True):
-        a, b = cutter.cut(i, cutter.pieces[j]), cutter.cut(j, cutter.pieces[i])
-        if a is None or b is None:
-            continue
-        common = _common(a.box, b.box)
-        if common is None:
-            continue
-        la, lb = _crop(a.labels, a.box, common), _crop(b.labels, b.box, common)
-        n_b = len(b.areas) + 1
-        both = np.bincount((la * n_b + lb)[(la > 0) & (lb > 0)])
-        for code in np.flatnonzero(both).tolist():
-            p, q = code // n_b - 1, code % n_b - 1
-            rows.append(
-                (i, j, a.base + p, b.base + q, int(both[code]), int(a.areas[p]), int(b.areas[q]))
-            )
-    table = np.asarray(rows, np.int64).reshape(-1, 7)
-    return _Overlaps(*table.T)
+def _overlaps(
+    seams: Runs, parts: Parts, cut_a: Int, cut_b: Int, first: Int, second: Int, rank: Int
+) -> _Overlaps:
+    common = common_runs(seams, cut_a, cut_b)
+    piece_a, piece_b = parts.part[common.run_a], parts.part[common.run_b]
+    # Two pieces belong to one pair: each was cut from one detection for one window.
+    _, at, row = np.unique(
+        piece_a * max(len(parts.area), 1) + piece_b, return_index=True, return_inverse=True
+    )
+    pixels = np.bincount(row, weights=common.pixels, minlength=len(at)).astype(np.int64)
+    a, b = first[common.pair[at]], second[common.pair[at]]
+    piece_a, piece_b = piece_a[at], piece_b[at]
+    order = np.lexsort((piece_b, piece_a, rank[b], rank[a]))
+    return _Overlaps(a[order], b[order], piece_a[order], piece_b[order], pixels[order])
+
+
+def _part_boxes(runs: Runs, parts: Parts) -> Int:
+    n = len(parts.area)
+    boxes = np.zeros((n, 4), np.int64)
+    boxes[:, :2] = np.iinfo(np.int64).max
+    for column, values, work in (
+        (0, runs.row, np.minimum),
+        (1, runs.start, np.minimum),
+        (2, runs.row + 1, np.maximum),
+        (3, runs.end, np.maximum),
+    ):
+        work.at(boxes[:, column], parts.part, values)
+    return boxes
+
+
+def _cut_off(boxes: Int, own: Int, other: Int) -> Bool:
+    """Whether pieces reach an edge of their own window beyond which the other window saw on."""
+    low = (own[:, :2] > other[:, :2]) & (boxes[:, :2] < own[:, :2] + EDGE_PX)
+    high = (own[:, 2:] < other[:, 2:]) & (boxes[:, 2:] > own[:, 2:] - EDGE_PX)
+    return np.asarray((low | high).any(axis=1), bool)
 
 
 def _best(piece: Int, value: NDArray[np.generic], n: int) -> NDArray[np.float64]:
@@ -393,23 +326,3 @@ def _best(piece: Int, value: NDArray[np.generic], n: int) -> NDArray[np.float64]
     np.maximum.at(top, piece, value)
     best: NDArray[np.float64] = top[piece]
     return best
-
-
-def _label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
-    if mask.all():  # most small pieces
-        return np.ones(mask.shape, np.int32), 1
-    labels, count = ndimage.label(mask, EIGHT)
-    return labels, int(count)
-
-
-def _common(a: Box, b: Box) -> Box | None:
-    box = Box(
-        max(a.row, b.row), max(a.col, b.col), min(a.row_end, b.row_end), min(a.col_end, b.col_end)
-    )
-    return box if box.row < box.row_end and box.col < box.col_end else None
-
-
-def _crop(array: NDArray[T], box: Box, part: Box) -> NDArray[T]:
-    return array[
-        part.row - box.row : part.row_end - box.row, part.col - box.col : part.col_end - box.col
-    ]

@@ -17,7 +17,7 @@ from components.cube.region import region_geobox
 from components.errors import ProcessingError
 from components.evaluation.evaluate import model_card, operating_threshold
 from components.grid import Window, geobox_to_dict
-from components.inference.instances import load_instances
+from components.inference.instance_file import load_instances
 from components.inventory.attributes import LAYERS_READ, Map, Sample, attribute_table
 from components.inventory.export import write_all
 from components.inventory.lineage import Lineage, Member, trace

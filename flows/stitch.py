@@ -1,0 +1,95 @@
+"""Flow `stitch`: detections of any model to polygons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+
+from components.config import Config
+from components.errors import InputError
+from components.inference.merge_methods import METRICS
+from components.inventory.external import (
+    ALL_METHODS,
+    External,
+    Settings,
+    check_output,
+    georeference,
+    stitch_external,
+)
+from flows.progress import report
+
+
+def check(
+    images: Path,
+    results: Path,
+    out: Path,
+    raster: Path | None,
+    transform: list[float] | None,
+    crs: str | None,
+    shape: list[int] | None,
+    method: str,
+    metric: str,
+) -> None:
+    """What can be said before any work.
+
+    Parameters
+    ----------
+    images, results, out, raster, transform, crs, shape, method, metric
+        As for the flow.
+
+    Raises
+    ------
+    SlopewatchError
+        SW-101, SW-102, SW-103, SW-201, SW-701.
+    """
+    for path in (images, results):
+        if not path.is_file():
+            raise InputError("SW-101", "no such file", path=path)
+    for name, value, known in (("method", method, ALL_METHODS), ("metric", metric, METRICS)):
+        if value not in known:
+            raise InputError("SW-701", f"--{name} {value} is none of {', '.join(known)}")
+    georeference(raster, transform, crs, shape)
+    check_output(out)
+
+
+@flow(name="stitch")
+def stitch(
+    images: Path,
+    results: Path,
+    out: Path,
+    config: Config = Config(),
+    raster: Path | None = None,
+    transform: list[float] | None = None,
+    crs: str | None = None,
+    shape: list[int] | None = None,
+    method: str = "seam",
+    metric: str = "ios",
+    match_threshold: float = 0.5,
+) -> External:
+    """Join the detections of overlapping windows of any model into polygons.
+
+    Args:
+        images: COCO images file with `row_off` and `col_off` of each image, and categories.
+        results: COCO results list.
+        out: GeoPackage to write.
+        config: `seam_iou`, `containment` and `mask_threshold` of section `infer` are used.
+        raster: Raster that the images were cut from; or the next three.
+        transform: Six numbers a, b, c, d, e, f from pixel to map coordinates.
+        crs: Coordinate reference system.
+        shape: Height and width.
+        method: `seam`, or for comparison `nms`, `nmm`, `greedy-nmm`.
+        metric: What these compare boxes by, `ios` or `iou`.
+        match_threshold: From where on boxes match.
+    """
+    check(images, results, out, raster, transform, crs, shape, method, metric)
+    settings = Settings(
+        method,  # type: ignore[arg-type]  # checked above
+        config.infer.seam_iou,
+        config.infer.containment,
+        config.infer.mask_threshold,
+        metric,  # type: ignore[arg-type]
+        match_threshold,
+    )
+    grid = georeference(raster, transform, crs, shape)
+    return stitch_external(images, results, grid, out, settings, report)
