@@ -22,7 +22,7 @@ from components.evaluation.experiments import (
     table,
 )
 from components.evaluation.real import REAL_MAPS, describe
-from components.inference.instances import load_instances
+from components.inference.instance_file import load_instances
 from components.products.open import check_product
 from components.products.registry import discover
 from models.build import build_model
