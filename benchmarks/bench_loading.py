@@ -1,8 +1,9 @@
 """Does loading starve the network? Step rate with real loading against tiles that lie in memory.
 
 Run: ``python benchmarks/bench_loading.py [--form FORM] [--steps N] [--workers 0 1 2]``. One line a number of
-loader processes: steps a second as trained, and with the same batches made beforehand, taken alternately in
-one run; their ratio is the share of the cached rate that training reaches.
+loader processes: steps a second as trained, and with batches made beforehand, step by step in turn; the
+ratio is the share of the cached rate that training reaches. Without loader processes, the ratio of
+processor times says the same on a busy machine.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -97,16 +99,13 @@ class Trainer:
         self.optimizer.step()
 
 
-def seconds(trainer: Trainer, batches: Iterator[Any], steps: int) -> float:
-    """Time of some steps, waiting for batches counted."""
+def timed(trainer: Trainer, batches: Iterator[Any]) -> tuple[float, float]:
+    """Wall and processor seconds of one step of this process, waiting for its batch counted."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    trainer.step(next(batches))
     if trainer.device == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
-    for batch in itertools.islice(batches, steps):
-        trainer.step(batch)
-    if trainer.device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def main() -> None:
@@ -115,8 +114,7 @@ def main() -> None:
     parser.add_argument("--preset", default="multi", choices=sorted(CHANNELS))
     parser.add_argument("--crop", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=6, help="of one round")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -131,17 +129,20 @@ def main() -> None:
             source = coco_source(data, cfg)
             loader = source.loader(itertools.count().__next__, ALONE)
             real = (batch for _ in itertools.count() for batch in loader)
-            cached = itertools.cycle(list(itertools.islice(real, args.steps)))
+            cached = itertools.cycle(list(itertools.islice(real, 4)))
             trainer = Trainer(args.form, len(CHANNELS[args.preset]), args.device)
-            seconds(trainer, cached, 2)  # warm
-            times = {"real": 0.0, "cached": 0.0}
-            for _ in range(args.rounds):  # alternately, so that other load falls on both
-                times["real"] += seconds(trainer, real, args.steps)
-                times["cached"] += seconds(trainer, cached, args.steps)
-            steps = args.steps * args.rounds
+            for _ in range(2):
+                timed(trainer, cached)  # warm
+            # Step by step in turn, so that other load on the machine falls on both.
+            pairs = [(timed(trainer, real), timed(trainer, cached)) for _ in range(args.steps)]
+            wall, cpu = (
+                [statistics.median(pair[k][i] for pair in pairs) for k in range(2)]
+                for i in range(2)
+            )
             print(
-                f"{workers} loader processes: {steps / times['real']:.2f} steps/s as trained, "
-                f"{steps / times['cached']:.2f} from memory, ratio {times['cached'] / times['real']:.1%}"
+                f"{workers} loader processes, medians of {args.steps} steps: "
+                f"{1 / wall[0]:.2f} steps/s as trained, {1 / wall[1]:.2f} from memory, "
+                f"ratio {wall[1] / wall[0]:.1%} (processor time of this process: {cpu[1] / cpu[0]:.1%})"
             )
 
 

@@ -7,6 +7,7 @@ their scores, ignored ground hatched. The same weights and tiles give the same b
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
@@ -79,7 +80,12 @@ def _spread(values: list[int], count: int) -> list[int]:
 
 
 def draw_predictions(
-    model: nn.Module, tiles: Tiles, path: Path, outcome: Operating, epoch: int
+    model: nn.Module,
+    tiles: Tiles,
+    channels: Sequence[str],
+    path: Path,
+    outcome: Operating,
+    epoch: int,
 ) -> None:
     """Detect on the chosen tiles and draw them.
 
@@ -89,6 +95,8 @@ def draw_predictions(
         Network, on any device.
     tiles : Tiles
         Validation fold.
+    channels : sequence of str
+        Names of the image's channels.
     path : Path
         PNG to write; appears whole or not at all.
     outcome : Operating
@@ -97,7 +105,7 @@ def draw_predictions(
         For the title, from 0.
     """
     shown = [_look(model, tiles, i) for i in chosen_tiles(tiles)]
-    panels = [_panel(tile, tiles.channels, outcome.score_threshold) for tile in shown]
+    panels = [_panel(tile, channels, outcome.score_threshold) for tile in shown]
     figures = (
         f"Validation after epoch {epoch + 1}: object F1 {outcome.f1:.2f}, precision "
         f"{outcome.precision:.2f}, recall {outcome.recall:.2f} at score >= "
@@ -124,7 +132,7 @@ def _look(model: nn.Module, tiles: Tiles, index: int) -> _Tile:
     )
 
 
-def _panel(tile: _Tile, channels: tuple[str, ...], threshold: float) -> Image.Image:
+def _panel(tile: _Tile, channels: Sequence[str], threshold: float) -> Image.Image:
     shape = (tile.image.shape[1], tile.image.shape[2])
     scale = max(1, round(PANEL_PX / max(shape)))
     canvas = _enlarge(_background(tile.image, channels), scale)
@@ -165,7 +173,7 @@ def _panel(tile: _Tile, channels: tuple[str, ...], threshold: float) -> Image.Im
     return caption
 
 
-def _background(image: NDArray[np.float32], channels: tuple[str, ...]) -> RGB:
+def _background(image: NDArray[np.float32], channels: Sequence[str]) -> RGB:
     """The channel that shows motion best, as colours; grey where there is no data."""
     at = {name: i for i, name in enumerate(channels)}
     if "red" in at:
