@@ -143,10 +143,10 @@ def _panel(tile: _Tile, channels: Sequence[str], threshold: float) -> Image.Imag
         # Around the reference and inside the detections, so that one does not hide the other.
         large = _enlarge(mask, scale)
         canvas[ndimage.binary_dilation(large, iterations=2) & ~large] = _WHITE
-    kept = [i for i, s in enumerate(tile.found.scores.tolist()) if s >= threshold]
+    kept = int((tile.found.scores >= threshold).sum())  # the best come first
     notes: list[tuple[list[float], str]] = []
-    for i, pasted in zip(
-        kept, paste_masks(tile.found.masks[kept], tile.found.boxes[kept], shape), strict=True
+    for i, pasted in enumerate(
+        paste_masks(tile.found.masks[:kept], tile.found.boxes[:kept], shape)
     ):
         mask = np.zeros(shape, dtype=bool)
         inside = pasted.prob.numpy() >= MASK_THRESHOLD
@@ -166,7 +166,7 @@ def _panel(tile: _Tile, channels: Sequence[str], threshold: float) -> Image.Imag
     caption.paste(picture, (0, _LINE))
     ImageDraw.Draw(caption).text(
         (0, 2),
-        f"tile {tile.number}: {len(tile.reference)} in the reference, {len(kept)} found",
+        f"tile {tile.number}: {len(tile.reference)} in the reference, {kept} found",
         fill=(0, 0, 0),
         font=font,
     )
