@@ -129,7 +129,7 @@ def test_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
     model = build_model(TINY, 3, 2)
     outcome = Operating(0.05, 0.1, 0.2, 0.13)
     for name in ("a.png", "b.png"):
-        draw_predictions(model, val, tmp_path / name, outcome, 3)
+        draw_predictions(model, val, CHANNELS, tmp_path / name, outcome, 3)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     with Image.open(tmp_path / "a.png") as sheet:
         assert sheet.size == (

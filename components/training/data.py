@@ -65,10 +65,6 @@ ALONE: Final = Share(0, 1)
 class Tiles(Protocol):
     """Tiles by index, for validation."""
 
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """Names of the image's channels."""
-
     def __len__(self) -> int:
         """Number of tiles."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -137,6 +138,8 @@ class EpochEnd(lightning.Callback):
         Folder of the checkpoints.
     tiles : Tiles or None
         Validation fold; None to keep the last epoch.
+    channels : sequence of str
+        Names of the image's channels.
     recipe : str
         Digest that the checkpoints carry.
     steps_per_epoch, epochs : int
@@ -162,6 +165,7 @@ class EpochEnd(lightning.Callback):
         self,
         work_dir: Path,
         tiles: Tiles | None,
+        channels: Sequence[str],
         *,
         recipe: str,
         steps_per_epoch: int,
@@ -176,6 +180,7 @@ class EpochEnd(lightning.Callback):
         self.loggers: list[Logger] = []
         self._dir = work_dir
         self._tiles = tiles
+        self._channels = channels
         self._recipe = recipe
         self._steps = steps_per_epoch
         self._epochs = epochs
@@ -266,7 +271,9 @@ class EpochEnd(lightning.Callback):
                 share=self._share,
             )
             if self._share.rank == 0:
-                draw_predictions(network, self._tiles, self._dir / PICTURE, outcome, epoch)
+                draw_predictions(
+                    network, self._tiles, self._channels, self._dir / PICTURE, outcome, epoch
+                )
         # On equal figures the later epoch wins: it has seen more.
         if outcome is None or self.record.best is None or outcome.f1 >= self.record.best["f1"]:
             self.record.previous_file = self.record.best_file

@@ -170,7 +170,12 @@ def _train(
         if source.validation is not None and end.record.best is not None:
             figures = Operating(**end.record.best)
             draw_predictions(
-                model, source.validation, out_dir / PICTURE, figures, end.record.best_epoch
+                model,
+                source.validation,
+                source.info["channels"],
+                out_dir / PICTURE,
+                figures,
+                end.record.best_epoch,
             )
     steps = int(end.record.rows[-1]["step"])
     card = _card(cfg, source, recipe, end, steps, origin)
@@ -291,6 +296,7 @@ def _fit(
     end = EpochEnd(
         work_dir,
         source.validation,
+        source.info["channels"],
         recipe=recipe,
         steps_per_epoch=steps,
         epochs=cfg.epochs,

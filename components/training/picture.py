@@ -7,6 +7,7 @@ their scores, ignored ground hatched. The same weights and tiles give the same b
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
@@ -18,7 +19,7 @@ from torch import nn
 
 from components.training.data import Tiles
 from components.training.selection import MASK_THRESHOLD, Operating
-from models.build import Detections, detect
+from models.mask_rcnn import Detections, detect
 from models.paste import paste_masks
 
 #: Panels, and how many of them show tiles with objects, where there are such.
@@ -79,7 +80,12 @@ def _spread(values: list[int], count: int) -> list[int]:
 
 
 def draw_predictions(
-    model: nn.Module, tiles: Tiles, path: Path, outcome: Operating, epoch: int
+    model: nn.Module,
+    tiles: Tiles,
+    channels: Sequence[str],
+    path: Path,
+    outcome: Operating,
+    epoch: int,
 ) -> None:
     """Detect on the chosen tiles and draw them.
 
@@ -89,6 +95,8 @@ def draw_predictions(
         Network, on any device.
     tiles : Tiles
         Validation fold.
+    channels : sequence of str
+        Names of the image's channels.
     path : Path
         PNG to write; appears whole or not at all.
     outcome : Operating
@@ -97,7 +105,7 @@ def draw_predictions(
         For the title, from 0.
     """
     shown = [_look(model, tiles, i) for i in chosen_tiles(tiles)]
-    panels = [_panel(tile, tiles.channels, outcome.score_threshold) for tile in shown]
+    panels = [_panel(tile, channels, outcome.score_threshold) for tile in shown]
     figures = (
         f"Validation after epoch {epoch + 1}: object F1 {outcome.f1:.2f}, precision "
         f"{outcome.precision:.2f}, recall {outcome.recall:.2f} at score >= "
@@ -124,7 +132,7 @@ def _look(model: nn.Module, tiles: Tiles, index: int) -> _Tile:
     )
 
 
-def _panel(tile: _Tile, channels: tuple[str, ...], threshold: float) -> Image.Image:
+def _panel(tile: _Tile, channels: Sequence[str], threshold: float) -> Image.Image:
     shape = (tile.image.shape[1], tile.image.shape[2])
     scale = max(1, round(PANEL_PX / max(shape)))
     canvas = _enlarge(_background(tile.image, channels), scale)
@@ -135,11 +143,11 @@ def _panel(tile: _Tile, channels: tuple[str, ...], threshold: float) -> Image.Im
         # Around the reference and inside the detections, so that one does not hide the other.
         large = _enlarge(mask, scale)
         canvas[ndimage.binary_dilation(large, iterations=2) & ~large] = _WHITE
-    kept = [i for i, s in enumerate(tile.found.scores.tolist()) if s >= threshold]
+    kept = int((tile.found.scores >= threshold).sum())  # the best come first
     notes: list[tuple[list[float], str]] = []
-    all_pasted = paste_masks(tile.found.masks, tile.found.boxes, shape)
-    for i in kept:
-        pasted = all_pasted[i]
+    for i, pasted in enumerate(
+        paste_masks(tile.found.masks[:kept], tile.found.boxes[:kept], shape)
+    ):
         mask = np.zeros(shape, dtype=bool)
         inside = pasted.prob.numpy() >= MASK_THRESHOLD
         height, width = inside.shape
@@ -158,14 +166,14 @@ def _panel(tile: _Tile, channels: tuple[str, ...], threshold: float) -> Image.Im
     caption.paste(picture, (0, _LINE))
     ImageDraw.Draw(caption).text(
         (0, 2),
-        f"tile {tile.number}: {len(tile.reference)} in the reference, {len(kept)} found",
+        f"tile {tile.number}: {len(tile.reference)} in the reference, {kept} found",
         fill=(0, 0, 0),
         font=font,
     )
     return caption
 
 
-def _background(image: NDArray[np.float32], channels: tuple[str, ...]) -> RGB:
+def _background(image: NDArray[np.float32], channels: Sequence[str]) -> RGB:
     """The channel that shows motion best, as colours; grey where there is no data."""
     at = {name: i for i, name in enumerate(channels)}
     if "red" in at:
