@@ -206,8 +206,19 @@ class TrainConfig(Section):
     """Processes that load tiles; 0: the training process itself. The samples are the same."""
     initial_weights: Path | None = None
     """Weights to start from instead of random ones (.safetensors)."""
+    pretrained: str | None = None
+    """Torchvision's weights to start from: a name such as `resnet50`, or a file; as far as they fit."""
+    allow_download: bool = False
+    """Whether `pretrained` may be fetched where it is not in torch's cache."""
     seed: int = Field(default=0, ge=0)
     """Seed of initialisation, order and augmentation."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.initial_weights is not None and self.pretrained is not None:
+            msg = "give initial_weights or pretrained, not both"
+            raise ValueError(msg)
+        return self
 
 
 class InferConfig(Section):

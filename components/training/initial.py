@@ -7,7 +7,7 @@ rest of the network is worth as much for other classes.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from safetensors import SafetensorError
@@ -16,7 +16,11 @@ from torch import Tensor
 
 from components.errors import ModelError
 from models.build import Detector, build_model
+from models.pretrained import load_pretrained
 from models.weights import WeightsError, file_sha256, read_card
+
+if TYPE_CHECKING:
+    from components.config import TrainConfig
 
 #: Fields of a specification that shape no tensor and may differ.
 _FREE: Final = frozenset({"proposals", "rpn_samples", "box_samples"})
@@ -88,6 +92,45 @@ def start_from(path: Path, model: Detector, form: str, info: dict[str, Any]) -> 
         "classes": list(card["classes"]),
         "loaded": len(kept),
         "made_anew": sorted(anew),
+    }
+
+
+def start_from_torchvision(cfg: TrainConfig, model: Detector) -> dict[str, Any]:
+    """Load torchvision's ImageNet or COCO weights as far as they fit.
+
+    Parameters
+    ----------
+    cfg : TrainConfig
+        ``pretrained`` (a name or a file) and ``allow_download``.
+    model : SmallObjectMaskRCNN or ComponentUNet
+        Changed in place.
+
+    Returns
+    -------
+    dict
+        For the card: ``source``, numbers of tensors ``loaded`` and ``untouched``, ``skipped`` by reason,
+        and ``inflated``: input channels of the first convolution in the file and in the network.
+
+    Raises
+    ------
+    ModelError
+        SW-401 where the weights are missing, may not be fetched, or do not fit at all.
+    """
+    source = str(cfg.pretrained)
+    try:
+        report = load_pretrained(model, source, allow_download=cfg.allow_download)
+    except WeightsError as e:
+        raise ModelError(
+            "SW-401",
+            str(e),
+            remedy="Give a local file as train.pretrained, or set train.allow_download.",
+        ) from e
+    return {
+        "source": Path(report.source).name,
+        "loaded": len(report.loaded),
+        "untouched": len(report.untouched),
+        "skipped": report.reasons(),
+        "inflated": list(report.inflated),
     }
 
 

@@ -27,7 +27,7 @@ from components.training.checkpoints import is_whole, last_whole
 from components.training.data import Source, coco_source, scene_source
 from components.training.epoch_end import PICTURE, EpochEnd, metrics_csv, read_times
 from components.training.failures import coded_failures
-from components.training.initial import start_from
+from components.training.initial import start_from, start_from_torchvision
 from components.training.loggers import open_loggers
 from components.training.module import GRADIENT_CLIP, DetectorModule
 from components.training.picture import draw_predictions
@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 ALGORITHM: Final = "2"
 
 #: Settings that change where and how fast, not what.
-_MACHINE_KEYS: Final = {"device", "threads", "workers", "initial_weights"}
+_MACHINE_KEYS: Final = {
+    *("device", "threads", "workers", "initial_weights", "pretrained", "allow_download"),
+}
 
 
 @dataclass(frozen=True)
@@ -240,9 +242,11 @@ def _new_model(info: dict[str, Any], cfg: TrainConfig) -> tuple[Detector, dict[s
     """Network before the first step, and where its weights come from."""
     torch.manual_seed(cfg.seed)
     model = build_model(FORMS[cfg.model], len(info["channels"]), len(info["categories"]) + 1)
-    if cfg.initial_weights is None:
-        return model, {}
-    return model, {"initial": start_from(cfg.initial_weights, model, cfg.model, info)}
+    if cfg.initial_weights is not None:
+        return model, {"initial": start_from(cfg.initial_weights, model, cfg.model, info)}
+    if cfg.pretrained is not None:
+        return model, {"pretrained": start_from_torchvision(cfg, model)}
+    return model, {}
 
 
 def make_schedule(cfg: TrainConfig, total_steps: int) -> Schedule:
@@ -378,6 +382,9 @@ def _recipe(source: Source, cfg: TrainConfig) -> str:
     parts.append(cfg.model_dump(mode="json", exclude=_MACHINE_KEYS))
     if cfg.initial_weights is not None and cfg.initial_weights.is_file():
         parts.append(file_sha256(cfg.initial_weights))
+    if cfg.pretrained is not None:
+        local = Path(cfg.pretrained)
+        parts.append(file_sha256(local) if local.is_file() else cfg.pretrained)
     parts += source.identity
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import InputError
@@ -33,8 +34,13 @@ def training_key(dataset: Artefact, cfg: TrainConfig) -> str:
         64 hexadecimal digits.
     """
     initial = None if cfg.initial_weights is None else file_sha256(cfg.initial_weights)
-    settings = cfg.model_dump(mode="json", exclude={"initial_weights", "workers"})
-    return stage_key("model", ALGORITHM, dataset.key, settings, initial)
+    settings = cfg.model_dump(
+        mode="json", exclude={"initial_weights", "workers", "pretrained", "allow_download"}
+    )
+    source = cfg.pretrained
+    if source is not None and Path(source).is_file():
+        source = file_sha256(Path(source))
+    return stage_key("model", ALGORITHM, dataset.key, settings, initial, source)
 
 
 def train_stage(
