@@ -19,7 +19,7 @@ from torch import nn
 
 from components.training.data import Tiles
 from components.training.selection import MASK_THRESHOLD, Operating
-from models.mask_rcnn import Detections, detect
+from models.build import Detections, detect
 from models.paste import paste_masks
 
 #: Panels, and how many of them show tiles with objects, where there are such.
