@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from components.evaluation.accuracy import (
 )
 from components.evaluation.accuracy_report import write_accuracy
 from components.evaluation.calibrate import write_card
-from components.evaluation.real import REAL_MAPS, describe
+from components.evaluation.real import REAL_MAPS, describe, small_picture
 from components.inference.predict import read_card
 from components.inference.run import INSTANCES
 from components.workspace import Artefact, read_artefact, write_json
@@ -274,8 +273,8 @@ def benchmark_real(
         rate = 1000 * n / km2 if km2 else None
         rows.append({"label": real.about, "km2": km2, "n": n, "per_1000km2": rate})
         [picture] = sorted(inventory.folder.glob("map_*.png"))
-        target = out / f"real-{real.name}.png"
-        shutil.copyfile(picture, target)
+        target = out / f"real-{real.name}.jpg"
+        small_picture(picture, target)
         caption = f"{real.about}: {n} detection{'' if n == 1 else 's'} on {km2:,.0f} km²."
         pictures.append({"path": f"{out.name}/{target.name}", "caption": caption})
     threshold = config.inventory.score_min or card.get("score_threshold")

@@ -97,7 +97,7 @@ def test_an_oracle_is_perfect(simulated: Map) -> None:
     found = [
         Footprint(f.row, f.col, f.mask, 0.9) for f in simulated.truth.references if not f.ignore
     ]
-    s = scored(simulated, found).scores
+    s = scored(simulated, found)
     figures = {k: v[0] for k, v in statistics(s, draw_weights(len(s.km2), 3), lambda x: x).items()}
     for name in ("iou25.f1", "iou50.f1", "iou75.pq", "coco.ap", "coco.ap_small"):
         assert figures[name] == pytest.approx(1), name
@@ -110,7 +110,7 @@ def test_an_oracle_is_perfect(simulated: Map) -> None:
 
 def test_sums_over_blocks_equal_the_map_scored_by_the_product(simulated: Map) -> None:
     found = noisy(simulated.truth)
-    s = scored(simulated, found).scores
+    s = scored(simulated, found)
     figures = statistics(s, draw_weights(len(s.km2), 5), None)
     tally = score_map(
         found, simulated.truth.headline(), simulated.valid, None,
@@ -133,7 +133,7 @@ def test_sums_over_blocks_equal_the_map_scored_by_the_product(simulated: Map) ->
 
 
 def test_strata_share_out_references_and_false_alarms(simulated: Map) -> None:
-    s = scored(simulated, noisy(simulated.truth)).scores
+    s = scored(simulated, noisy(simulated.truth))
     draws = draw_weights(len(s.km2), 20)
     rows = strata(s, draws)
     n = counts(s)
@@ -153,26 +153,25 @@ def test_strata_share_out_references_and_false_alarms(simulated: Map) -> None:
 def test_a_detection_on_a_landslide_that_none_could_see_is_neither(simulated: Map) -> None:
     hidden = [f for f in simulated.truth.references if f.ignore and f.n_pixels >= 50]
     found = [Footprint(f.row, f.col, f.mask, 0.9) for f in hidden[:3]]
-    total = object_counts(scored(simulated, found).scores, "iou50").sum(axis=0)
+    total = object_counts(scored(simulated, found), "iou50").sum(axis=0)
     assert total[[0, 1, 3]].tolist() == [0, 0, 3]
 
 
 def test_pooled_maps_add_up(simulated: Map) -> None:
-    maps = [scored(simulated, noisy(simulated.truth, k)) for k in (1, 2)]
-    both = pool(maps)
-    alone = [m.scores for m in maps]
+    alone = [scored(simulated, noisy(simulated.truth, k)) for k in (1, 2)]
+    both = pool(alone)
     for rule in ("iou25", "iou50", "iou75", "any"):
         parts = np.concatenate([object_counts(s, rule) for s in alone])
         np.testing.assert_array_equal(object_counts(both, rule), parts)
     once = np.ones((1, len(both.km2)))
-    together = coco_metrics([m.objects for m in maps])
+    together = coco_metrics(both.objects)
     assert statistics(both, once, None)["coco.ap"][0] == pytest.approx(together["ap"])
     # Blocks of the first map alone give the first map.
     first = np.concatenate([np.ones(len(alone[0].km2)), np.zeros(len(alone[1].km2))])[None]
     for name, values in statistics(both, first, None).items():
         expected = statistics(alone[0], np.ones((1, len(alone[0].km2))), None)[name]
         assert values[0] == pytest.approx(expected[0]), name
-    assert pool(maps[:1]) is maps[0].scores
+    assert pool(alone[:1]) is alone[0]
 
 
 def test_a_weight_of_two_is_the_map_twice() -> None:

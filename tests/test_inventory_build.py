@@ -226,7 +226,7 @@ def test_nothing_found_is_said_and_exported(tmp_path: Path) -> None:
 def test_report_is_self_contained(built) -> None:
     _, _, inventory = built
     text = (inventory.folder / "report.html").read_text()
-    assert text.count('src="data:image/png;base64,') == text.count("<img") == 4
+    assert text.count('src="data:image/png;base64,') == text.count("<img") == 4 + 7
     plain = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", text)
     assert not re.search(r"https?:|//[a-z]|<link|@import|url\(|<iframe", plain)
     table = gpd.read_parquet(inventory.folder / "landslides.parquet")

@@ -29,7 +29,7 @@ from components.evaluation.bootstrap import (
 )
 from components.evaluation.calibrate import Fit, fit_calibration
 from components.evaluation.footprints import Footprint
-from components.evaluation.scores import MapScores, Scores, pool, score_simulated
+from components.evaluation.scores import Scores, pool, score_simulated
 from components.evaluation.simtruth import REFERENCE_PIXELS, Truth, read_truth
 from components.grid import Window
 from components.inference import run as inference
@@ -207,7 +207,7 @@ def _load(region: RegionMaps) -> _Loaded:
     return _Loaded(region, info, truth, valid, layers["los_velocity"])
 
 
-def _score(loaded: _Loaded, name: str, setting: Setting, min_pixels: int) -> MapScores:
+def _score(loaded: _Loaded, name: str, setting: Setting, min_pixels: int) -> Scores:
     if setting.sigma is not None:
         found = threshold_clusters(
             loaded.velocity, loaded.valid, k=setting.sigma, min_pixels=min_pixels

@@ -19,7 +19,7 @@ from components.evaluation.objects import (
     object_metrics,
 )
 from components.evaluation.pixel import PixelCounts, pixel_metrics
-from components.evaluation.scores import TOLERANCES, Scores
+from components.evaluation.scores import TOLERANCES, Scores, coco_by_block
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -137,10 +137,11 @@ def statistics(s: Scores, weights: Float, raw: Callable[[Float], Float] | None) 
             p, r = found_near / found, wanted_near / wanted
             out[f"boundary.f1_{tolerance}px"] = 2 * p * r / (p + r)
     out["area.bias"] = _area_bias(s, weights)
-    groups = weights[:, s.coco_block]
-    ap = average_precision(s.coco, groups)
+    coco, blocks = coco_by_block(s)
+    groups = weights[:, blocks]
+    ap = average_precision(coco, groups)
     out |= {"coco.ap": ap.mean(axis=1), "coco.ap50": ap[:, 0], "coco.ap75": ap[:, 5]}
-    out["coco.ap_small"] = average_precision(s.coco, groups, "small").mean(axis=1)
+    out["coco.ap_small"] = average_precision(coco, groups, "small").mean(axis=1)
     if raw is not None:
         scores, hits, block = scored(s)
         for name, values in (("ece.before", raw(scores)), ("ece.after", scores)):

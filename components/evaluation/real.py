@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from PIL import Image
 
 from components.errors import InputError
 
@@ -20,6 +21,10 @@ VARIABLE: Final = "SLOPEWATCH_DATA"
 # Incidence and heading of Sentinel-1 where a file brings none: mid-swath values of the pass.
 _DESCENDING: Final = {"incidence_deg": 39.0, "heading_deg": -167.0}
 _ASCENDING: Final = {"incidence_deg": 39.0, "heading_deg": -13.0}
+
+
+#: Longest side of a picture in the document [px].
+_PICTURE: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -146,3 +151,19 @@ def describe(real: RealMap, data: Path, out: Path) -> Path:
     values = {**real.keys, **{k: str(v.resolve()) for k, v in paths.items()}, "track": real.name}
     product.write_text(yaml.safe_dump(values, sort_keys=True), encoding="utf-8")
     return product
+
+
+def small_picture(png: Path, out: Path) -> None:
+    """A map's picture small enough for the documents.
+
+    Parameters
+    ----------
+    png : Path
+        As the inventory draws it.
+    out : Path
+        The ``.jpg`` file.
+    """
+    with Image.open(png) as picture:
+        small = picture.convert("RGB")
+        small.thumbnail((_PICTURE, _PICTURE), Image.Resampling.LANCZOS)
+        small.save(out, quality=85, optimize=True)

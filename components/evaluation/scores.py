@@ -113,10 +113,10 @@ class Scores:
         The tables.
     below_min_pixels : int
         Detections left out as smaller than the minimum mapping unit.
-    coco : CocoMatches
-        Of the headline references.
-    coco_block : ndarray of int
-        Block of each group of `coco`.
+    objects : tuple of MapObjects
+        Detections and headline references of each map, for the average precision.
+    grids : tuple of BlockGrid
+        Blocks of each map.
     """
 
     score_min: float
@@ -127,17 +127,8 @@ class Scores:
     references: References
     completeness: Completeness
     below_min_pixels: int
-    coco: CocoMatches = field(repr=False)
-    coco_block: NDArray[np.int64] = field(repr=False)
-
-
-@dataclass(frozen=True, eq=False)
-class MapScores:
-    """`Scores` of one map, with what is needed to pool it."""
-
-    scores: Scores
-    objects: MapObjects
-    grid: BlockGrid
+    objects: tuple[MapObjects, ...] = field(repr=False)
+    grids: tuple[BlockGrid, ...]
 
 
 def score_simulated(
@@ -148,7 +139,7 @@ def score_simulated(
     *,
     score_min: float,
     min_pixels: int,
-) -> MapScores:
+) -> Scores:
     """Compare the detections of one method with the truth.
 
     Parameters
@@ -168,7 +159,7 @@ def score_simulated(
 
     Returns
     -------
-    MapScores
+    Scores
     """
     shape = (valid.shape[0], valid.shape[1])
     grid = BlockGrid.of(shape, pixel_m)
@@ -206,9 +197,7 @@ def score_simulated(
         boundary[tolerance] = np.array(
             [[int(layer[w.slices].sum()) for layer in layers] for w in grid.windows], np.int64
         )
-    objects = MapObjects(kept, headline, pairs)
-    coco = coco_matches([objects])
-    result = Scores(
+    return Scores(
         score_min=score_min,
         km2=np.array([valid[w.slices].sum() for w in grid.windows]) * pixel_m**2 / 1e6,
         pixels=np.array([[c.tp, c.fp, c.fn, c.tn] for c in pixels], np.int64),
@@ -235,33 +224,47 @@ def score_simulated(
             score=found_score,
         ),
         below_min_pixels=len(found) - len(kept),
-        coco=coco,
-        coco_block=_coco_blocks(coco, [grid]),
+        objects=(MapObjects(kept, headline, pairs),),
+        grids=(grid,),
     )
-    return MapScores(result, objects, grid)
 
 
-def _coco_blocks(coco: CocoMatches, grids: Sequence[BlockGrid]) -> NDArray[np.int64]:
-    first = np.concatenate([[0], np.cumsum([len(g) for g in grids])])
-    return np.array([first[m] + grids[m].at(r, c) for m, r, c in coco.place.tolist()], np.int64)
+def coco_by_block(s: Scores) -> tuple[CocoMatches, NDArray[np.int64]]:
+    """COCO's matching of all maps together, and the block of each of its groups.
+
+    Parameters
+    ----------
+    s : Scores
+        Of one method.
+
+    Returns
+    -------
+    CocoMatches
+        Of the headline references.
+    ndarray of int, shape (groups,)
+        Blocks.
+    """
+    coco = coco_matches(s.objects)
+    first = np.concatenate([[0], np.cumsum([len(g) for g in s.grids])])
+    places = coco.place.tolist()
+    return coco, np.array([first[m] + s.grids[m].at(r, c) for m, r, c in places], np.int64)
 
 
-def pool(maps: Sequence[MapScores]) -> Scores:
+def pool(parts: Sequence[Scores]) -> Scores:
     """Several maps as one: more blocks, more rows.
 
     Parameters
     ----------
-    maps : sequence of MapScores
+    parts : sequence of Scores
         At least one, of one method at one threshold.
 
     Returns
     -------
     Scores
     """
-    if len(maps) == 1:
-        return maps[0].scores
-    parts = [m.scores for m in maps]
-    blocks = np.concatenate([[0], np.cumsum([len(m.grid) for m in maps])])
+    if len(parts) == 1:
+        return parts[0]
+    blocks = np.concatenate([[0], np.cumsum([len(p.km2) for p in parts])])
     rows = np.concatenate([[0], np.cumsum([len(p.references.block) for p in parts])])
 
     def joined(values: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -270,7 +273,6 @@ def pool(maps: Sequence[MapScores]) -> Scores:
     def shifted(values: Sequence[NDArray[Any]]) -> NDArray[Any]:
         return joined([v + b for v, b in zip(values, blocks, strict=False)])
 
-    coco = coco_matches([m.objects for m in maps])
     return Scores(
         score_min=parts[0].score_min,
         km2=joined([p.km2 for p in parts]),
@@ -309,6 +311,6 @@ def pool(maps: Sequence[MapScores]) -> Scores:
             score=joined([p.completeness.score for p in parts]),
         ),
         below_min_pixels=sum(p.below_min_pixels for p in parts),
-        coco=coco,
-        coco_block=_coco_blocks(coco, [m.grid for m in maps]),
+        objects=tuple(o for p in parts for o in p.objects),
+        grids=tuple(g for p in parts for g in p.grids),
     )

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 #: Raised when results change for the same inputs.
-ALGORITHM: Final = "1"
+ALGORITHM: Final = "2"
 
 
 #: Landslides whose layers are read together lie in one block of this side [px].

@@ -143,3 +143,27 @@ def read_overview(reader: Reader, window: Window, transform: Affine, max_px: int
         top,
     )
     return Overview(drawn, terrain, bounds, abs(a) * side)
+
+
+def surroundings(bounds: tuple[int, int, int, int], shape: tuple[int, int], least: int) -> Window:
+    """Square around a landslide: the smallest still shows its surroundings, the largest fits.
+
+    Parameters
+    ----------
+    bounds : tuple of int
+        First row, first column, row end, column end of the one in the middle [px].
+    shape : tuple of int
+        Height and width of the map [px].
+    least : int
+        Least side [px].
+
+    Returns
+    -------
+    Window
+        Inside the map.
+    """
+    height, width = bounds[2] - bounds[0], bounds[3] - bounds[1]
+    side = min(max(least, int(2.2 * max(height, width))), *shape)
+    row = min(max(bounds[0] + height // 2 - side // 2, 0), shape[0] - side)
+    col = min(max(bounds[1] + width // 2 - side // 2, 0), shape[1] - side)
+    return Window(row, col, side, side)

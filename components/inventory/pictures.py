@@ -15,6 +15,7 @@ from pyproj import CRS
 from components.dataset.labels import for_picture
 from components.evaluation.evaluate import REFERENCES
 from components.grid import Window, geobox_to_dict
+from components.inventory.evidence import draw_evidence, least_certain
 from components.inventory.figures import (
     MAX_PX,
     Outlines,
@@ -24,7 +25,7 @@ from components.inventory.figures import (
     save_png,
     velocity_limit,
 )
-from components.inventory.overview import Reader, read_overview
+from components.inventory.overview import Reader, read_overview, surroundings
 from components.inventory.report import MapEntry, number
 from components.inventory.selection import Landslide
 
@@ -90,7 +91,7 @@ def draw_entry(
     Returns
     -------
     MapEntry
-        With the paths of the pictures.
+        With the paths of the pictures, and the panels of the least certain landslides.
     """
     shape = (int(geobox.shape[0]), int(geobox.shape[1]))
     outlines = Outlines(list(frame.geometry), _truth(references, entry))
@@ -104,13 +105,25 @@ def draw_entry(
     )
     map_png = folder / f"map_{entry.track}_{entry.period}.png"
     save_png(figure, map_png)
+    entry = replace(
+        entry,
+        map_png=map_png,
+        evidence=tuple(
+            draw_evidence(x, reader, shape, geobox.affine) for x in least_certain(landslides)
+        ),
+    )
     chosen = choose_zooms(frame, _ZOOMS)
     if not chosen:
-        return replace(entry, map_png=map_png)
+        return entry
     zooms = []
     for i in chosen:
         at = frame.iloc[i]
-        view = read_overview(reader, surroundings(landslides[i], shape), geobox.affine, MAX_PX // 4)
+        view = read_overview(
+            reader,
+            surroundings(landslides[i].instance.bounds, shape, _ZOOM_SIDE),
+            geobox.affine,
+            MAX_PX // 4,
+        )
         line = f"{number(at['v_p95'])} mm/yr · score {at['score']:.2f}"
         zooms.append(Zoom(view, f"{at['id']}\n{number(at['area_m2'] / 1e6, 3)} km² · {line}"))
     # One scale for all; the fastest few may saturate it, or the others would be white.
@@ -118,7 +131,7 @@ def draw_entry(
     limit = velocity_limit(np.percentile(speeds, [60]) if speeds.size else speeds)
     zoom_png = folder / f"zoom_{entry.track}_{entry.period}.png"
     save_png(draw_zooms(zooms, outlines, limit=limit), zoom_png)
-    return replace(entry, map_png=map_png, zoom_png=zoom_png)
+    return replace(entry, zoom_png=zoom_png)
 
 
 def _truth(references: gpd.GeoDataFrame | None, entry: MapEntry) -> list[shapely.Geometry]:
@@ -127,29 +140,6 @@ def _truth(references: gpd.GeoDataFrame | None, entry: MapEntry) -> list[shapely
     geometry, ignore = references.geometry.to_numpy(), references["ignore"].to_numpy()
     rows = for_picture(references, entry.track, entry.period)
     return [geometry[i] for i in rows if not ignore[i]]
-
-
-def surroundings(landslide: Landslide, shape: tuple[int, int]) -> Window:
-    """Square around a landslide: the smallest still shows its surroundings, the largest fits.
-
-    Parameters
-    ----------
-    landslide : Landslide
-        The one in the middle.
-    shape : tuple of int
-        Height and width of the map [px].
-
-    Returns
-    -------
-    Window
-        Inside the map.
-    """
-    instance = landslide.instance
-    height, width = instance.mask.shape
-    side = min(max(_ZOOM_SIDE, int(2.2 * max(height, width))), *shape)
-    row = min(max(instance.row + height // 2 - side // 2, 0), shape[0] - side)
-    col = min(max(instance.col + width // 2 - side // 2, 0), shape[1] - side)
-    return Window(row, col, side, side)
 
 
 def choose_zooms(frame: pd.DataFrame, n: int) -> list[int]:

@@ -22,6 +22,8 @@ from components.inventory.attributes import ATTRIBUTES
 if TYPE_CHECKING:
     import pandas as pd
 
+    from components.inventory.evidence import Evidence
+
 #: Landslides listed in the table; the files hold all.
 ROWS_MAX: Final = 1000
 
@@ -121,6 +123,8 @@ class MapEntry:
         Name → digest.
     map_png, zoom_png : Path or None
         Pictures.
+    evidence : tuple of Evidence
+        Panels of the least certain landslides.
     """
 
     track: str
@@ -137,6 +141,7 @@ class MapEntry:
     provenance: Mapping[str, str]
     map_png: Path | None = None
     zoom_png: Path | None = None
+    evidence: tuple[Evidence, ...] = ()
 
     @property
     def dates(self) -> str:
@@ -240,7 +245,23 @@ def embedded(path: Path) -> str:
     out = io.BytesIO()
     with Image.open(path) as picture:
         picture.convert("RGB").point(levels * 3).save(out, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+    return data_uri(out.getvalue())
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG that stands in the document itself.
+
+    Parameters
+    ----------
+    png : bytes
+        The file.
+
+    Returns
+    -------
+    str
+        ``data:image/png;base64,…``
+    """
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def render_report(report: Report) -> str:
@@ -264,6 +285,7 @@ def render_report(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    environment.filters["data_uri"] = data_uri
     template = environment.get_template("report.html.j2")
     latest = sorted(report.maps, key=lambda m: (m.date_end, m.track, m.period))[-PICTURES_MAX:]
     shown = [m for m in report.maps if m in latest]
@@ -280,7 +302,7 @@ def render_report(report: Report) -> str:
         ],
         pictures_left=len(report.maps) - len(shown),
         columns=_columns(),
-        rows=_rows(report.table),
+        rows=_rows(report.table, {e.id for m in shown for e in m.evidence}),
         rows_left=max(0, len(report.table) - ROWS_MAX),
         charts=_charts(report.table),
         metrics=_metric_rows(report.metrics),
@@ -350,7 +372,7 @@ def _columns() -> list[dict[str, str]]:
     ]
 
 
-def _rows(table: pd.DataFrame) -> list[list[dict[str, str]]]:
+def _rows(table: pd.DataFrame, with_panel: set[str]) -> list[list[dict[str, str]]]:
     # Largest first: what a reader looks for; ties by identity keep the bytes fixed.
     ordered = table.sort_values(["area_m2", "id"], ascending=[False, True]).head(ROWS_MAX)
     out = []
@@ -365,6 +387,8 @@ def _rows(table: pd.DataFrame) -> list[list[dict[str, str]]]:
                 row.append({"text": number(value, _DIGITS[name]), "key": key, "kind": "number"})
             else:
                 row.append({"text": str(value), "key": str(value), "kind": "text"})
+                if name == "id" and value in with_panel:
+                    row[-1]["panel"] = f"#panel-{value}"
         out.append(row)
     return out
 
