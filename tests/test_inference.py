@@ -30,7 +30,8 @@ from components.inference.shards import SHARD_WINDOWS, WindowResult, load_shard,
 from components.inference.stitch import stitch
 from components.products.base import LayerSource, Product
 from components.workspace import Artefact, Workspace
-from models.mask_rcnn import FORMS, build_model, detect
+from models.inference import detect_batch
+from models.mask_rcnn import FORMS, build_model
 from models.weights import card_path, save_weights
 
 SHAPE = (380, 350)
@@ -367,7 +368,7 @@ def test_predictions_lie_in_the_window_and_keep_the_networks_numbers(
     found = predictor.predict(images)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    raw = detect(predictor.model, torch.from_numpy(images))
+    raw = detect_batch(predictor.network, torch.from_numpy(images))
     torch.set_num_threads(before)
     assert [len(f) for f in found] == [len(r.scores) for r in raw]
     for one, r in zip(found, raw, strict=True):
@@ -387,7 +388,7 @@ def test_up_sampled_weights_answer_at_the_maps_resolution(tmp_path: Path) -> Non
     predictor = Predictor(path, "cpu", 9, 0.2, threads=1)
     assert predictor.upsample == 2
     images = np.random.default_rng(1).normal(size=(1, 3, 128, 96)).astype(np.float32)
-    raw = detect(predictor.model, torch.from_numpy(images))[0]
+    (raw,) = detect_batch(predictor.network, torch.from_numpy(images))
     (found,) = predictor.predict(images)
     assert found
     for d, box in zip(found, (raw.boxes / 2).tolist(), strict=True):
@@ -404,7 +405,6 @@ def test_images_with_other_channels_are_refused(region: tuple[Path, Path]) -> No
 
 
 def test_shards_give_back_what_they_were_given(tmp_path: Path) -> None:
-    plan = plan_windows((64, 100), 64, 0.3)
     rng = np.random.default_rng(0)
     prob = (rng.integers(0, 255, (5, 7)) / 254).astype(np.float32)
     results = [
@@ -413,17 +413,17 @@ def test_shards_give_back_what_they_were_given(tmp_path: Path) -> None:
     ]
     path = tmp_path / "shard.npz"
     save_shard(path, results)
-    back = load_shard(path, plan, range(2))
+    back = load_shard(path, range(2))
     assert back is not None
     assert back[0] == results[0]
     (d,) = back[1].detections
     assert (d.window_id, d.category, d.score, d.row, d.col) == (1, 2, 0.123456789, 3, 40)
     np.testing.assert_array_equal(d.prob, prob)
     assert back[1].capped
-    assert load_shard(path, plan, range(3)) is None
-    assert load_shard(tmp_path / "absent.npz", plan, range(2)) is None
+    assert load_shard(path, range(3)) is None
+    assert load_shard(tmp_path / "absent.npz", range(2)) is None
     path.write_bytes(path.read_bytes()[:100])
-    assert load_shard(path, plan, range(2)) is None
+    assert load_shard(path, range(2)) is None
 
 
 def test_stored_probabilities_stitch_like_the_original(tmp_path: Path) -> None:
@@ -431,7 +431,7 @@ def test_stored_probabilities_stitch_like_the_original(tmp_path: Path) -> None:
     w = Window(0, 0, 64, 64)
     seen = Detection(0, 1, 0.8, 10, 12, np.full((4, 6), 0.5, np.float32))
     save_shard(tmp_path / "s.npz", [WindowResult(0, "done", "", 1.0, False, (seen,))])
-    back = load_shard(tmp_path / "s.npz", [w], range(1))
+    back = load_shard(tmp_path / "s.npz", range(1))
     assert back is not None
     (one,) = stitch(back[0].detections, {0: w}, (64, 64))
     assert (one.area_px, one.score) == (24, 0.8)
