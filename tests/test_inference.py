@@ -7,20 +7,15 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 import torch
-from affine import Affine
-from odc.geo.geobox import GeoBox
+from small_cube import CFG, EMPTY, SHAPE, content, copy, make_cube, write_weights
 
-from components.config import InferConfig, IngestConfig, RegionConfig
-from components.cube.ingest import ingest_product
-from components.dataset.presets import CHANNELS
+from components.config import InferConfig
 from components.errors import ModelError, ProcessingError
 from components.grid.windows import Window, plan_windows
 from components.inference.instances import Detection, load_instances
@@ -28,72 +23,9 @@ from components.inference.predict import Predictor, read_card
 from components.inference.run import infer_cube, inference_seconds
 from components.inference.shards import SHARD_WINDOWS, WindowResult, load_shard, save_shard
 from components.inference.stitch import stitch
-from components.products.base import LayerSource, Product
 from components.workspace import Artefact, Workspace
 from models.inference import detect_batch
-from models.mask_rcnn import FORMS, build_model
-from models.weights import card_path, save_weights
-
-SHAPE = (380, 350)
-GRID = GeoBox(SHAPE, Affine(25.0, 0, 400_000.0, 0, -25.0, 4_000_000.0), "EPSG:32647")
-CFG = InferConfig(
-    window=64, overlap=0.33, batch_size=3, max_detections=6, score_min=0.3, threads=1, device="cpu"
-)
-#: Two corners without data.
-EMPTY = (slice(0, 100), slice(0, 130))
-
-
-def write_weights(path: Path, preset: str = "rate", seed: int = 0, **card: Any) -> Path:
-    torch.manual_seed(seed)
-    model = build_model(FORMS["demo"], len(CHANNELS[preset]), 2)
-    facts = {
-        "form": "demo",
-        "classes": ["landslide"],
-        "preset": preset,
-        "channels": list(CHANNELS[preset]),
-        "upsample": 1,
-        "pixel_size_m": 25.0,
-        "ground_pixel_size_m": 25.0,
-        "score_threshold": 0.5,
-    }
-    save_weights(path, model, {**facts, **card})
-    return path
-
-
-def make_cube(root: Path, folder: Path) -> Artefact:
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    displacement = rng.normal(0, 0.004, SHAPE)
-    for r, c in rng.uniform(0, 300, (12, 2)):
-        displacement -= 0.05 * np.exp(-((y - r) ** 2 + (x - c) ** 2) / 60)
-    displacement[EMPTY] = np.nan
-    layers = {"los_displacement": displacement, "coherence": rng.uniform(0.5, 1.0, SHAPE)}
-    sources = {}
-    folder.mkdir()
-    for name, values in layers.items():
-        path = folder / f"{name}.tif"
-        with rasterio.open(
-            path, "w", driver="GTiff", height=SHAPE[0], width=SHAPE[1], count=1,
-            dtype="float32", crs="EPSG:32647", transform=GRID.affine, nodata=np.nan,
-        ) as dst:  # fmt: skip
-            dst.write(values.astype(np.float32), 1)
-        sources[name] = LayerSource(str(path), kind="linear")
-    product = Product(
-        path=folder,
-        reader="plain",
-        track="descending",
-        orbit_direction="descending",
-        date_start=date(2023, 1, 1),
-        date_end=date(2023, 7, 1),
-        geobox=GRID,
-        wavelength_m=0.055465763,
-        looks=20.0,
-        layers=sources,
-        files=tuple(sorted(Path(s.path) for s in sources.values())),
-    )
-    return ingest_product(
-        Workspace(root), product, IngestConfig(chunk=64, shard=64), RegionConfig()
-    )
+from models.weights import card_path
 
 
 @pytest.fixture(scope="module")
@@ -104,23 +36,12 @@ def region(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "ws", write_weights(folder / "weights.safetensors")
 
 
-def copy(region: tuple[Path, Path], to: Path) -> tuple[Workspace, Artefact]:
-    shutil.copytree(region[0], to)
-    ws = Workspace(to)
-    (cube,) = ws.artefacts("cube")
-    return ws, cube
-
-
 @pytest.fixture(scope="module")
 def undisturbed(
     region: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Workspace, Artefact]:
     ws, cube = copy(region, tmp_path_factory.mktemp("undisturbed") / "ws")
     return ws, infer_cube(ws, cube, region[1], CFG)
-
-
-def content(artefact: Artefact) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(artefact.folder.iterdir())}
 
 
 # -- the run ---------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ class Plan:
     layers : tuple of str
         Layers to read, ``valid`` among them.
     windows : tuple of PlannedWindow
-        Scale by scale, each in row-major order; a window's id is its position.
+        By first row, then scale, then column; a window's id is its position.
     cfg : InferConfig
         The settings.
     window_key : str
@@ -195,7 +195,7 @@ def _windows(shape: tuple[int, int], cfg: InferConfig) -> list[PlannedWindow]:
                 remedy=f"Set infer.overlap to {MIN_OVERLAP_PX / cfg.window:.2f} or more.",
             )
         out += windows
-    return out
+    return sorted(out, key=lambda w: (w.ground.row, w.scale, w.ground.col))
 
 
 def _scaled_windows(

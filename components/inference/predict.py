@@ -295,4 +295,5 @@ def _is_memory(error: RuntimeError) -> bool:
         isinstance(error, torch.OutOfMemoryError)
         or "can't allocate memory" in text
         or "not enough memory" in text
+        or "bad_alloc" in text
     )

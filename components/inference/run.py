@@ -117,7 +117,7 @@ def infer_cube(
 
     progress("stitch", 0, 1)
     coarse: Counter[str] = Counter(kept=0, dropped=0)
-    stitched = _stitch(plan, ordered, coarse)
+    stitched = _stitch(plan, coarse)
     meta = {
         "track": plan.cube.track,
         "period": plan.cube.period,
@@ -215,11 +215,16 @@ def _computed(
             yield [window_row(r) for r in shard]
 
 
-def _stitch(plan: Plan, rows: Sequence[WindowRow], coarse: Counter[str]) -> stitching.Stitched:
+def _stitch(plan: Plan, coarse: Counter[str]) -> stitching.Stitched:
     """Landslides from the stored shards; counts the detections of coarser windows."""
+    windows, detections = {}, []
+    for window_id, found in _looked(plan, coarse):
+        if found is not None:
+            windows[window_id] = plan.windows[window_id].ground
+            detections += found
     return stitching.stitch_counted(
-        list(_stored_detections(plan, coarse)),
-        {r.window_id: plan.windows[r.window_id].ground for r in rows if r.state == "done"},
+        detections,
+        windows,
         plan.cube.shape,
         seam_iou=plan.cfg.seam_iou,
         containment=plan.cfg.containment,
@@ -227,23 +232,26 @@ def _stitch(plan: Plan, rows: Sequence[WindowRow], coarse: Counter[str]) -> stit
     )
 
 
-def _stored_detections(plan: Plan, coarse: Counter[str]) -> Iterator[Detection]:
-    """Detections in the order of the plan; of coarser windows only what is large."""
-    long_enough = plan.cfg.coarse_min_share * plan.cfg.window
+def _looked(plan: Plan, coarse: Counter[str]) -> Iterator[tuple[int, list[Detection] | None]]:
+    """What every window found, in the order of the plan; None for one that did not look.
+
+    Of coarser windows only what is large counts. One that holds nothing of that kind did not look: it could
+    not have seen the small landslides on its ground.
+    """
+    least = plan.cfg.coarse_min_share * plan.cfg.window
     for number, ids in enumerate(plan.shards):
         path = shard_path(plan.work, number)
         results = load_shard(path, ids)
         if results is None:
             raise WorkspaceError("SW-206", "a finished shard has gone during the run", path=path)
         for r in results:
-            fine = plan.windows[r.window_id].scale == 1
-            for d in r.detections:
-                if not fine:
-                    kept = _length(d, plan.cfg.mask_threshold) >= long_enough
-                    coarse["kept" if kept else "dropped"] += 1
-                    if not kept:
-                        continue
-                yield d
+            found = list(r.detections)
+            if plan.windows[r.window_id].scale > 1:
+                found = [d for d in found if _length(d, plan.cfg.mask_threshold) >= least]
+                coarse["kept"] += len(found)
+                coarse["dropped"] += len(r.detections) - len(found)
+            looked = r.state == "done" and (found or plan.windows[r.window_id].scale == 1)
+            yield r.window_id, found if looked else None
 
 
 def _length(d: Detection, threshold: float) -> int:
