@@ -76,7 +76,7 @@ def work_distributed(
             for number in missing
         ]
         try:
-            for future in as_completed(futures):  # type: ignore[no-untyped-call]
+            for future in as_completed(futures, loop=client.loop):  # type: ignore[no-untyped-call]
                 yield future.result()
         except KilledWorker as e:
             raise ProcessingError(
