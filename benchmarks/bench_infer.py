@@ -56,7 +56,14 @@ from models.weights import load_weights, save_weights
 BASE = 1024
 
 #: The small-object form of the shipped weights.
-SPEC = replace(FORMS["resnet18-s2"], widths=(64, 128, 192, 256))
+SPEC = replace(
+    FORMS["resnet18-s2"],
+    depths=(1, 2, 2, 2),
+    widths=(64, 128, 192, 256),
+    fpn_channels=96,
+    box_width=384,
+    mask_layers=(96, 96),
+)
 
 #: Detections that random weights are set to find in 1,000 km² of window.
 DENSITY = 300.0

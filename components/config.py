@@ -187,9 +187,9 @@ class InferConfig(Section):
 
     weights: Path | None = None
     """Weights (.safetensors with its card beside it); empty: those trained in the workspace."""
-    window: int = Field(default=256, ge=64)
+    window: int = Field(default=512, ge=64)
     """Window side [px]."""
-    overlap: float = Field(default=0.33, ge=0, lt=1)
+    overlap: float = Field(default=0.2, ge=0, lt=1)
     """Shared fraction of neighbouring windows."""
     scales: tuple[int, ...] = (1,)
     """Scales of the windows: `[1, 2]` adds a pass over windows of twice the ground at half the resolution."""

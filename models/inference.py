@@ -8,7 +8,9 @@ Same parameters and same steps as `SmallObjectMaskRCNN` in evaluation, with thes
   256 px is rounded to 2 px;
 * regions are read with one gather (`models.roi`);
 * the number of proposals grows with the image, so that a larger window finds as much on the same
-  ground, and proposals of hopeless objectness are dropped before the box head.
+  ground;
+* anchors are looked at only around ground that the footprint guide holds possible: the guide has seen
+  every pixel by then, and finds almost all of a map hopeless.
 """
 
 from __future__ import annotations
@@ -21,10 +23,21 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from models.mask_rcnn import Detections, SmallObjectMaskRCNN
 from models.roi import FeatureTable, feature_table, levels_of, roi_align
+
+#: Ground to which the guide gives less is hopeless. An untrained guide gives 0.02 everywhere, so that
+#: everything is looked at; docs/performance.md has figures of a trained one.
+GUIDE_MIN: Final = 0.01
+
+#: Anchors are looked at this many cells around possible ground: an anchor of a level reaches as far.
+GUIDE_REACH: Final = 2
+
+#: Where more than this share of a level is possible, a plain convolution is faster.
+DENSE_SHARE: Final = 0.3
 
 #: The form's number of proposals is meant for an image of this area [px].
 PROPOSAL_AREA: Final = 256 * 256
@@ -88,8 +101,8 @@ class InferenceNetwork(nn.Module):
     dtype : torch.dtype
         Precision of convolutions and matrix products: float32, bfloat16 or float16. Coordinates
         and scores are float32.
-    objectness_min : float
-        Proposals of lower objectness are dropped, in [0, 1].
+    guide_min : float
+        Anchors away from ground of this guide probability are not looked at; 0 looks at all.
 
     Attributes
     ----------
@@ -98,14 +111,14 @@ class InferenceNetwork(nn.Module):
     """
 
     def __init__(
-        self, model: SmallObjectMaskRCNN, dtype: torch.dtype, objectness_min: float = 0.0
+        self, model: SmallObjectMaskRCNN, dtype: torch.dtype, guide_min: float = GUIDE_MIN
     ) -> None:
         super().__init__()
         model = copy.deepcopy(model).eval()
         self.in_channels = model.in_channels
         self.spec = model.spec
         self.dtype = dtype
-        self.logit_min = math.log(objectness_min / (1 - objectness_min)) if objectness_min else None
+        self.guide_min = guide_min
         self.backbone, self.guide = model.backbone, model.guide
         self.rpn, self.roi_heads = model.rpn, model.roi_heads
         self.pad, self.postprocess = model.transform, model.transform.postprocess
@@ -138,10 +151,13 @@ class InferenceNetwork(nn.Module):
         batch, _ = self.pad(images)
         tensors: Tensor = batch.tensors
         features = self.backbone(tensors)
+        possible: Tensor | None = None
         if self.guide is not None:
-            features, _ = self.guide(features)
+            features, logits = self.guide(features)
+            if self.guide_min > 0:
+                possible = logits.float().sigmoid().amax(dim=1, keepdim=True) >= self.guide_min
         levels = list(features.values())
-        proposals = self._proposals(levels, tensors.shape, batch.image_sizes)
+        proposals = self._proposals(levels, possible, tensors.shape, batch.image_sizes)
         # An extra level serves the anchors only.
         table = feature_table(levels[: len(self.spec.depths)], tensors.shape[-2])
         found = self._boxes(table, proposals, batch.image_sizes)
@@ -149,46 +165,88 @@ class InferenceNetwork(nn.Module):
         return self.postprocess(found, batch.image_sizes)  # type: ignore[no-any-return]
 
     def _proposals(
-        self, levels: Sequence[Tensor], shape: torch.Size, sizes: Sequence[tuple[int, int]]
+        self,
+        levels: Sequence[Tensor],
+        possible: Tensor | None,
+        shape: torch.Size,
+        sizes: Sequence[tuple[int, int]],
     ) -> list[Tensor]:
         """Boxes of each image that may hold an object, best first."""
-        area = shape[-2] * shape[-1]
-        wanted = math.ceil(self.spec.proposals * max(1.0, area / PROPOSAL_AREA))
-        logits, deltas = self.rpn.head(list(levels))
-        boxes, scores, numbers = [], [], []
-        for i, (logit, delta) in enumerate(zip(logits, deltas, strict=True)):
-            b, s = self._decode(i, logit, delta, shape, 4 * wanted)
-            boxes.append(b)
-            scores.append(s)
-            numbers.append(torch.full_like(s, i, dtype=torch.int64))
-        every, logit, number = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(numbers, 1)
+        growth = max(1.0, shape[-2] * shape[-1] / PROPOSAL_AREA)
+        most = math.ceil(self.rpn.pre_nms_top_n() * growth)
+        wanted = math.ceil(self.spec.proposals * growth)
+        found = [self._anchors(i, x, possible, shape) for i, x in enumerate(levels)]
         out = []
         for k, size in enumerate(sizes):
-            box, score, level = clip_boxes_to_image(every[k], size), logit[k], number[k]
+            boxes, scores, numbers = [], [], []
+            for i, (image, logit, moves, anchors) in enumerate(found):
+                mine = torch.nonzero(image == k)[:, 0]
+                best, order = logit[mine].topk(min(most, len(mine)))
+                chosen = mine[order]
+                boxes.append(self.rpn.box_coder.decode_single(moves[chosen], anchors[chosen]))
+                scores.append(best)
+                numbers.append(torch.full_like(order, i))
+            box = clip_boxes_to_image(torch.cat(boxes), size)
             keep = remove_small_boxes(box, self.rpn.min_size)
-            if self.logit_min is not None:
-                keep = keep[score[keep] >= self.logit_min]
-            box, score, level = box[keep], score[keep], level[keep]
-            best = batched_nms(box, score, level, self.rpn.nms_thresh)[:wanted]
-            out.append(box[best])
+            score, level = torch.cat(scores)[keep], torch.cat(numbers)[keep]
+            best = batched_nms(box[keep], score, level, self.rpn.nms_thresh)[:wanted]
+            out.append(box[keep[best]])
         return out
 
-    def _decode(
-        self, level: int, logit: Tensor, delta: Tensor, shape: torch.Size, most: int
-    ) -> tuple[Tensor, Tensor]:
-        """The best anchors of a level moved to their objects: float32 [B, n, 4], and logits [B, n]."""
-        batch, per_cell, height, width = logit.shape
-        score = logit.permute(0, 2, 3, 1).reshape(batch, -1).float()
-        best, index = score.topk(min(most, score.shape[1]), dim=1)
-        cell, kind = index // per_cell, index % per_cell
-        moves = delta.permute(0, 2, 3, 1).reshape(batch, -1, 4)
-        moves = moves.gather(1, index[..., None].expand(-1, -1, 4)).float()
-        x = (cell % width) * (shape[-1] // width)
-        y = (cell // width) * (shape[-2] // height)
-        anchors = self.cell_anchors[level].to(x.device)[kind] + torch.stack([x, y, x, y], dim=-1)
-        coder = self.rpn.box_coder
-        flat = coder.decode_single(moves.view(-1, 4), anchors.view(-1, 4))
-        return flat.view(batch, -1, 4), best
+    def _anchors(
+        self, level: int, features: Tensor, possible: Tensor | None, shape: torch.Size
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Anchors of a level: image, logit, box regression [n, 4] and box [n, 4] of each."""
+        height, width = features.shape[-2:]
+        cells = self._cells(features, possible)
+        if cells is None:
+            (logits,), (deltas,) = self.rpn.head([features])
+            logits, deltas = (x.permute(0, 2, 3, 1).flatten(0, 2) for x in (logits, deltas))
+            cells = torch.arange(len(logits), device=logits.device)
+        else:
+            logits, deltas = self._head_at(features, cells)
+        per_cell = logits.shape[1]
+        y = cells // width % height * (shape[-2] // height)
+        x = cells % width * (shape[-1] // width)
+        corners = torch.stack([x, y, x, y], dim=-1)[:, None]
+        anchors = corners + self.cell_anchors[level].to(corners.device)
+        images = (cells // (height * width)).repeat_interleave(per_cell)
+        moves = deltas.float().reshape(-1, 4)
+        return images, logits.float().flatten(), moves, anchors.reshape(-1, 4)
+
+    def _cells(self, features: Tensor, possible: Tensor | None) -> Tensor | None:
+        """Cells of a level near possible ground, image by image in row-major order; None for all."""
+        convolutions = list(self.rpn.head.conv)
+        if possible is None or len(convolutions) != 1:
+            return None
+        size = features.shape[-2:]
+        share = functional.adaptive_max_pool2d(possible.float(), size)
+        near = functional.max_pool2d(share, 2 * GUIDE_REACH + 1, stride=1, padding=GUIDE_REACH)
+        cells = torch.nonzero(near.flatten())[:, 0]
+        return cells if len(cells) <= DENSE_SHARE * near.numel() else None
+
+    def _head_at(self, features: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """The proposal head at some cells only: logits [n, A] and deltas [n, 4·A]."""
+        head = self.rpn.head
+        conv = head.conv[0][0]
+        channels, height, width = features.shape[1:]
+        rows = features.permute(0, 2, 3, 1).reshape(-1, channels)
+        step = torch.arange(-1, 2, device=cells.device)
+        y = (cells // width % height)[:, None] + step
+        x = (cells % width)[:, None] + step
+        inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
+        image = cells // (height * width) * height
+        y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
+        index = (image[:, None, None] + y[:, :, None]) * width + x[:, None, :]
+        near = rows[index.flatten()].view(len(cells), 9, channels)
+        near = near * inside.view(len(cells), 9, 1)
+        weight = conv.weight.permute(0, 2, 3, 1).flatten(1)
+        hidden = functional.linear(near.flatten(1), weight, conv.bias).relu()
+        logits, deltas = (
+            functional.linear(hidden, layer.weight.flatten(1), layer.bias)
+            for layer in (head.cls_logits, head.bbox_pred)
+        )
+        return logits, deltas
 
     def _boxes(
         self, table: FeatureTable, proposals: list[Tensor], sizes: list[tuple[int, int]]

@@ -47,7 +47,7 @@ def images(n: int = 2, height: int = 96, width: int = 128, channels: int = 3) ->
 def test_detections_are_those_of_the_trained_network(spec: ModelSpec) -> None:
     model, batch = network(spec), images()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    found = detect_batch(InferenceNetwork(model, torch.float32), batch)
+    found = detect_batch(InferenceNetwork(model, torch.float32, guide_min=0.0), batch)
     for one, two in zip(found, detect(model, batch), strict=True):
         assert len(one.scores) == len(two.scores) > 3
         torch.testing.assert_close(one.scores, two.scores, atol=1e-4, rtol=0)
@@ -60,9 +60,9 @@ def test_detections_are_those_of_the_trained_network(spec: ModelSpec) -> None:
 
 def test_in_bfloat16_the_same_objects_are_found() -> None:
     model, batch = network(SMALL), images()
-    exact = detect_batch(InferenceNetwork(model, torch.float32), batch)
+    exact = detect_batch(InferenceNetwork(model, torch.float32, 0.0), batch)
     for one, two in zip(
-        detect_batch(InferenceNetwork(model, torch.bfloat16), batch), exact, strict=True
+        detect_batch(InferenceNetwork(model, torch.bfloat16, 0.0), batch), exact, strict=True
     ):
         # Random weights give crowded, near-tied boxes: most of them, not all, are the same.
         assert (box_iou(two.boxes, one.boxes).amax(dim=1) > 0.8).float().mean() > 0.7
@@ -126,7 +126,7 @@ def test_no_box_gives_no_features() -> None:
 def test_a_larger_window_may_hold_more_proposals() -> None:
     """Four times the ground, four times the proposals: the number a square kilometre is the form's."""
     model = network(SMALL)
-    ready = InferenceNetwork(model, torch.float32)
+    ready = InferenceNetwork(model, torch.float32, guide_min=0.0)
     seen = []
     plain = ready._read
 
@@ -142,15 +142,63 @@ def test_a_larger_window_may_hold_more_proposals() -> None:
     assert seen[2] == [4 * SMALL.proposals]
 
 
-def test_hopeless_proposals_are_dropped() -> None:
+def test_the_proposal_head_at_some_cells_is_the_convolution_there() -> None:
+    ready = InferenceNetwork(network(SMALL).double(), torch.float64)
+    torch.manual_seed(2)
+    features = torch.randn(2, SMALL.fpn_channels, 9, 12, dtype=torch.float64)
+    cells = torch.tensor([0, 11, 12, 50, 96, 107, 108, 119, 215])  # corners, edges, both images
+    with torch.inference_mode():
+        (logits,), (deltas,) = ready.rpn.head([features])
+        some, moves = ready._head_at(features, cells)
+    for found, plain in ((some, logits), (moves, deltas)):
+        torch.testing.assert_close(found, plain.permute(0, 2, 3, 1).flatten(0, 2)[cells])
+
+
+def guided(guide_min: float) -> InferenceNetwork:
+    """A guide that sees an object where the first feature is large, and nothing elsewhere."""
+    model = network(SMALL)
+    ready = InferenceNetwork(model, torch.float32, guide_min)
+    assert ready.guide is not None
+    nn.init.constant_(ready.guide.logits.bias, -9.0)
+    nn.init.zeros_(ready.guide.logits.weight)
+    ready.guide.logits.weight.data[0, 0] = 30.0
+    return ready
+
+
+def test_away_from_possible_ground_nothing_is_looked_at() -> None:
+    seen = []
+    ready = guided(0.01)
+    plain = ready._head_at
+
+    def note(features: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(len(cells) / (features.shape[0] * features.shape[-2] * features.shape[-1]))
+        return plain(features, cells)
+
+    ready._head_at = note  # type: ignore[method-assign]
+    x = torch.zeros(2, 3, 128, 128)
+    x[0, :, 60:68, 60:68] = 5.0
+    hidden = ready.guide.hidden  # type: ignore[union-attr]
+    mark = torch.zeros(2, SMALL.guide_width, 64, 64)
+    mark[0, 0, 30:34, 30:34] = 1.0
+    hidden.register_forward_hook(lambda *_: mark)
+    one, none = detect_batch(ready, x)
+    assert 0 < seen[0] < 0.02  # (4 + 2·2)² of 2·64² cells of the finest level
+    assert len(one.scores) > 0
+    assert len(none.scores) == 0
+    # Boxes lie where they may: an anchor of the coarsest level reaches farthest.
+    centres = (one.boxes[:, :2] + one.boxes[:, 2:]) / 2
+    assert ((centres - 64).abs() < 64).all()
+
+
+def test_a_guide_that_holds_everything_possible_changes_nothing() -> None:
     model, batch = network(SMALL), images()
-    nn.init.constant_(model.rpn.head.cls_logits.bias, -8.0)
-    assert all(len(d.scores) for d in detect_batch(InferenceNetwork(model, torch.float32), batch))
-    strict = InferenceNetwork(model, torch.float32, objectness_min=0.5)
-    for d in detect_batch(strict, batch):
-        assert len(d.scores) == 0
-        assert d.boxes.shape == (0, 4)
-        assert d.masks.shape == (0, 28, 28)
+    assert model.guide is not None
+    nn.init.constant_(model.guide.logits.bias, 9.0)
+    everything = detect_batch(InferenceNetwork(model, torch.float32, 0.0), batch)
+    for one, two in zip(
+        detect_batch(InferenceNetwork(model, torch.float32), batch), everything, strict=True
+    ):
+        assert torch.equal(one.boxes, two.boxes)
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.sampled_from([1, 3, 7, 9]))

@@ -119,10 +119,47 @@ def make_plan(ws: Workspace, cube: Artefact, weights: Path, cfg: InferConfig) ->
     card = read_card(weights)
     info = cube_info(cube)
     layers = _check(info, card, weights)
-    windows = _windows(info.shape, cfg)
+    windows = planned_windows(info.shape, cfg)
     key = window_key(cube, card, cfg)
     work = ws.root / "work" / f"infer-{key[:12]}"
     return Plan(ws, info, card, layers, tuple(windows), cfg, key, work)
+
+
+def planned_windows(shape: tuple[int, int], cfg: InferConfig) -> list[PlannedWindow]:
+    """The windows of a map, whether or not they will be skipped.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height and width of the map [px].
+    cfg : InferConfig
+        Window side, overlap and scales.
+
+    Returns
+    -------
+    list of PlannedWindow
+        By first row, then scale, then column.
+
+    Raises
+    ------
+    ProcessingError
+        SW-502 for an overlap outside [0, 1) or of too few pixels.
+    """
+    if not 0.0 <= cfg.overlap < 1.0:
+        raise ProcessingError("SW-502", f"overlap {cfg.overlap:g}")
+    out: list[PlannedWindow] = []
+    for scale in cfg.scales:
+        windows = _scaled_windows(shape, cfg, scale)
+        shared = cfg.window - max(1, round(cfg.window * (1.0 - cfg.overlap)))
+        if len(windows) > 1 and shared < MIN_OVERLAP_PX:
+            raise ProcessingError(
+                "SW-502",
+                f"windows of {cfg.window} px with overlap {cfg.overlap:g} share {shared} px of "
+                f"ground; stitching needs {MIN_OVERLAP_PX}",
+                remedy=f"Set infer.overlap to {MIN_OVERLAP_PX / cfg.window:.2f} or more.",
+            )
+        out += windows
+    return sorted(out, key=lambda w: (w.ground.row, w.scale, w.ground.col))
 
 
 def window_key(cube: Artefact, card: Mapping[str, Any], cfg: InferConfig) -> str:
@@ -178,24 +215,6 @@ def _check(info: CubeInfo, card: Mapping[str, Any], weights: Path) -> tuple[str,
             "SW-504", f"preset {preset} needs {needed}; {info.track} {info.period} lacks it"
         )
     return tuple(n for n in wanted if n not in absent)
-
-
-def _windows(shape: tuple[int, int], cfg: InferConfig) -> list[PlannedWindow]:
-    if not 0.0 <= cfg.overlap < 1.0:
-        raise ProcessingError("SW-502", f"overlap {cfg.overlap:g}")
-    out: list[PlannedWindow] = []
-    for scale in cfg.scales:
-        windows = _scaled_windows(shape, cfg, scale)
-        shared = cfg.window - max(1, round(cfg.window * (1.0 - cfg.overlap)))
-        if len(windows) > 1 and shared < MIN_OVERLAP_PX:
-            raise ProcessingError(
-                "SW-502",
-                f"windows of {cfg.window} px with overlap {cfg.overlap:g} share {shared} px of "
-                f"ground; stitching needs {MIN_OVERLAP_PX}",
-                remedy=f"Set infer.overlap to {MIN_OVERLAP_PX / cfg.window:.2f} or more.",
-            )
-        out += windows
-    return sorted(out, key=lambda w: (w.ground.row, w.scale, w.ground.col))
 
 
 def _scaled_windows(

@@ -35,9 +35,6 @@ MAX_BATCH: Final = 64
 #: Batches in work on a GPU: one computes while the masks of the other are pasted.
 GPU_LANES: Final = 2
 
-#: Proposals of lower objectness do not reach the box head.
-OBJECTNESS_MIN: Final = 0.0
-
 
 @dataclass(frozen=True, eq=False)
 class RawDetection:
@@ -153,7 +150,7 @@ class Predictor:
         self.device = torch.device(device)
         self.upsample = int(self.card["upsample"])
         dtype = torch.bfloat16 if _has_bfloat16(self.device) else torch.float32
-        self.network = InferenceNetwork(model, dtype, OBJECTNESS_MIN).to(self.device)
+        self.network = InferenceNetwork(model, dtype).to(self.device)
         on_cpu = self.device.type == "cpu"
         self.lanes = (threads or len(os.sched_getaffinity(0))) if on_cpu else GPU_LANES
         self._threads_before = torch.get_num_threads()
