@@ -17,8 +17,9 @@ from small_cube import CFG, EMPTY, SHAPE, content, copy, make_cube, write_weight
 
 from components.config import InferConfig
 from components.errors import ModelError, ProcessingError
-from components.grid.windows import Window, plan_windows
+from components.grid.windows import Window
 from components.inference.instances import Detection, load_instances
+from components.inference.plan import planned_windows
 from components.inference.predict import Predictor, read_card
 from components.inference.run import infer_cube, inference_seconds
 from components.inference.shards import SHARD_WINDOWS, WindowResult, load_shard, save_shard
@@ -49,7 +50,7 @@ def undisturbed(
 
 def test_every_window_is_accounted_for(undisturbed: tuple[Workspace, Artefact]) -> None:
     ws, found = undisturbed
-    plan = plan_windows(SHAPE, CFG.window, CFG.overlap)
+    plan = [w.ground for w in planned_windows(SHAPE, CFG)]
     valid = np.ones(SHAPE, bool)
     valid[EMPTY] = False
     dark = {i for i, w in enumerate(plan) if valid[w.slices].mean() < CFG.valid_fraction_min}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from components.cube.read import CubeInfo, cube_info
 from components.dataset.presets import CHANNELS, OPTIONAL_LAYERS, REQUIRED_LAYERS
 from components.errors import ModelError, ProcessingError
-from components.grid.windows import Window, plan_windows
+from components.grid.windows import Window
 from components.inference.shards import SHARD_WINDOWS
 from components.layers import LAYERS
 from components.workspace import Artefact, Workspace, stage_key
@@ -23,6 +23,10 @@ ALGORITHM: Final = "infer-2"
 
 #: Neighbouring windows must share this much ground [px], or seams cannot be told.
 MIN_OVERLAP_PX: Final = 8
+
+#: Windows begin at multiples of this [px of their scale], the coarsest stride of the small-object forms: a
+#: network sees the same ground in the same phase in every window, and answers the same.
+ALIGN_PX: Final = 16
 
 #: Pixel sizes may differ by this share.
 PIXEL_SIZE_TOLERANCE: Final = 0.01
@@ -221,11 +225,20 @@ def _scaled_windows(
     shape: tuple[int, int], cfg: InferConfig, scale: int
 ) -> Sequence[PlannedWindow]:
     """Windows of one scale, planned on the grid of its own pixels; a map's edge may cut a pixel."""
-    coarse = (-(-shape[0] // scale), -(-shape[1] // scale))
+    rows, cols = (_spans(-(-n // scale), cfg) for n in shape)
     out = []
-    for w in plan_windows(coarse, cfg.window, cfg.overlap):
-        row, col = w.row * scale, w.col * scale
-        height = min(w.row_end * scale, shape[0]) - row
-        width = min(w.col_end * scale, shape[1]) - col
-        out.append(PlannedWindow(Window(row, col, height, width), scale))
+    for r, r_end in rows:
+        for c, c_end in cols:
+            height = min(r_end * scale, shape[0]) - r * scale
+            width = min(c_end * scale, shape[1]) - c * scale
+            out.append(PlannedWindow(Window(r * scale, c * scale, height, width), scale))
     return out
+
+
+def _spans(length: int, cfg: InferConfig) -> list[tuple[int, int]]:
+    """First index and end of the windows along a line; the last is up to `ALIGN_PX` - 1 longer."""
+    stride = max(1, round(cfg.window * (1.0 - cfg.overlap)))
+    stride = max(stride // ALIGN_PX, 1) * ALIGN_PX  # overlap as asked for, or a little more
+    last = max(length - cfg.window, 0) // ALIGN_PX * ALIGN_PX
+    starts = [*range(0, last, stride), last]
+    return [(s, s + cfg.window) for s in starts[:-1]] + [(last, length)]
