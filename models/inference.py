@@ -174,7 +174,7 @@ class InferenceNetwork(nn.Module):
         """Boxes of each image that may hold an object, best first."""
         growth = max(1.0, shape[-2] * shape[-1] / PROPOSAL_AREA)
         most = math.ceil(self.rpn.pre_nms_top_n() * growth)
-        wanted = math.ceil(self.spec.proposals * growth)
+        wanted = math.ceil(self.rpn.post_nms_top_n() * growth)
         found = [self._anchors(i, x, possible, shape) for i, x in enumerate(levels)]
         out = []
         for k, size in enumerate(sizes):
