@@ -151,7 +151,8 @@ def test_the_proposal_head_at_some_cells_is_the_convolution_there() -> None:
         (logits,), (deltas,) = ready.rpn.head([features])
         some, moves = ready._head_at(features, cells)
     for found, plain in ((some, logits), (moves, deltas)):
-        torch.testing.assert_close(found, plain.permute(0, 2, 3, 1).flatten(0, 2)[cells])
+        wanted = plain.permute(0, 2, 3, 1).flatten(0, 2)[cells]
+        torch.testing.assert_close(found.float(), wanted.float())
 
 
 def guided(guide_min: float) -> InferenceNetwork:
