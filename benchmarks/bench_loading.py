@@ -26,7 +26,8 @@ from components.config import TrainConfig
 from components.dataset.presets import CHANNELS
 from components.training.data import ALONE, coco_source
 from components.training.schedule import CosineSchedule
-from models.mask_rcnn import FORMS, build_model
+from models.build import build_model
+from models.forms import FORMS
 
 #: Tiles of the dataset, their side [px], objects in half of them.
 TILES, SIDE, OBJECTS = 64, 256, 6

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -226,12 +226,18 @@ class InferConfig(Section):
 
     weights: Path | None = None
     """Weights (.safetensors with its card beside it); empty: those trained in the workspace."""
-    window: int = Field(default=256, ge=64)
+    window: int = Field(default=512, ge=64)
     """Window side [px]."""
-    overlap: float = Field(default=0.33, ge=0, lt=1)
+    overlap: float = Field(default=0.2, ge=0, lt=1)
     """Shared fraction of neighbouring windows."""
-    batch_size: int = Field(default=4, ge=1)
-    """Windows a forward pass."""
+    scales: tuple[int, ...] = (1,)
+    """Scales of the windows: `[1, 2]` adds a pass over windows of twice the ground at half the resolution."""
+    coarse_min_share: float = Field(default=0.5, gt=0)
+    """Landslides of a coarser pass count from this length on, as a share of the finest window's side."""
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Windows a forward pass; halved where memory runs out."""
+    quiet_sigma: float = Field(default=0.2, ge=0)
+    """Windows in which nothing stands out by so many σ are skipped (and counted); 0: none."""
     valid_fraction_min: float = Field(default=0.02, ge=0, le=1)
     """Windows with a smaller share of valid pixels are skipped (and counted)."""
     score_min: float = Field(default=0.05, ge=0, le=1)
@@ -250,6 +256,15 @@ class InferConfig(Section):
     """Device."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; empty: all cores."""
+    dask: str | None = Field(default=None, pattern=r"^(local:[1-9]\d*|(tcp|tls|ucx)://.+)$")
+    """Dask cluster that computes the windows: `local:2` (processes here) or a scheduler, `tcp://host:8786`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.scales or self.scales[0] != 1 or list(self.scales) != sorted(set(self.scales)):
+            msg = f"scales must begin with 1 and grow; got {list(self.scales)}"
+            raise ValueError(msg)
+        return self
 
 
 class InventoryConfig(Section):

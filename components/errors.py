@@ -174,6 +174,14 @@ CODES: Final[dict[str, tuple[str, str]]] = {
         "Detections and windows do not match",
         "Each detection must lie in a window that was run, with scores and probabilities in [0, 1].",
     ),
+    "SW-506": (
+        "Memory does not do for one window",
+        "Lower `infer.window`, or use a device with more memory.",
+    ),
+    "SW-507": (
+        "Dask cluster not usable",
+        "Check that the scheduler of `infer.dask` and its workers run, and see their logs.",
+    ),
     "SW-508": (
         "COCO images or results unusable",
         "The message names the entry: correct what writes the file; docs/stitching.md has the format.",

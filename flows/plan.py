@@ -11,7 +11,8 @@ from prefect import flow
 
 from components.config import Config
 from components.cube.read import list_cubes
-from components.grid import plan_windows, tile_starts
+from components.grid import tile_starts
+from components.inference.plan import planned_windows
 from components.inference.run import windows_done
 from components.products.base import Product
 from components.workspace import Artefact, Workspace, read_artefact
@@ -170,7 +171,7 @@ def _window_steps(
     config: Config,
     rate: float,
 ) -> list[tuple[Step, int, int]]:
-    total = len(plan_windows(shape, config.infer.window, config.infer.overlap))
+    total = len(planned_windows(shape, config.infer))
     trains = config.dataset.labels is not None and config.infer.weights is None
     has_weights = trains and read_artefact(workspace / "model") is not None
     weights = weights_of(workspace, config.infer) if has_weights or not trains else None

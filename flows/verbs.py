@@ -174,6 +174,9 @@ def infer(
         list[str] | None, typer.Option("--period", help="Only this period; repeatable.")
     ] = None,
     window: Annotated[int | None, typer.Option("--window", help="Window side [px].")] = None,
+    dask: Annotated[
+        str | None, typer.Option("--dask", help="Cluster: `local:2` or `tcp://host:8786`.")
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -185,7 +188,7 @@ def infer(
     """
 
     def work() -> object:
-        shortcuts = {"infer.weights": weights, "infer.window": window}
+        shortcuts = {"infer.weights": weights, "infer.window": window, "infer.dask": dask}
         cfg = settings(config, overrides, shortcuts)
         from flows.inference import infer as flow
         from flows.summary import run_timed

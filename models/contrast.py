@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class LocalContrast(nn.Module):
@@ -51,10 +52,8 @@ class LocalContrast(nn.Module):
         """Sums over the window, cut at the edges, from running sums: the cost is not the window's."""
         half = self.window // 2
         for axis in (-1, -2):
+            ends = (half + 1, half) if axis == -1 else (0, 0, half + 1, half)
+            running = functional.pad(x, ends).cumsum(axis)
             size = x.shape[axis]
-            start = x.new_zeros(()).expand_as(x.narrow(axis, 0, 1))
-            running = torch.cat([start, x.cumsum(axis)], dim=axis)
-            centre = torch.arange(size, device=x.device)
-            high = running.index_select(axis, (centre + half + 1).clamp(max=size))
-            x = high - running.index_select(axis, (centre - half).clamp(min=0))
+            x = running.narrow(axis, self.window, size) - running.narrow(axis, 0, size)
         return x

@@ -7,94 +7,27 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 import torch
-from affine import Affine
-from odc.geo.geobox import GeoBox
+from small_cube import CFG, EMPTY, SHAPE, content, copy, make_cube, write_weights
 
-from components.config import InferConfig, IngestConfig, RegionConfig
-from components.cube.ingest import ingest_product
-from components.dataset.presets import CHANNELS
+from components.config import InferConfig
 from components.errors import ModelError, ProcessingError
-from components.grid.windows import Window, plan_windows
+from components.grid.windows import Window
 from components.inference.instance_file import load_instances
 from components.inference.instances import Detection
+from components.inference.plan import planned_windows
 from components.inference.predict import Predictor, read_card
 from components.inference.run import infer_cube, inference_seconds
 from components.inference.shards import SHARD_WINDOWS, WindowResult, load_shard, save_shard
 from components.inference.stitch import stitch
-from components.products.base import LayerSource, Product
 from components.workspace import Artefact, Workspace
-from models.build import build_model, detect
-from models.forms import FORMS
-from models.weights import card_path, save_weights
-
-SHAPE = (380, 350)
-GRID = GeoBox(SHAPE, Affine(25.0, 0, 400_000.0, 0, -25.0, 4_000_000.0), "EPSG:32647")
-CFG = InferConfig(
-    window=64, overlap=0.33, batch_size=3, max_detections=6, score_min=0.3, threads=1, device="cpu"
-)
-#: Two corners without data.
-EMPTY = (slice(0, 100), slice(0, 130))
-
-
-def write_weights(path: Path, preset: str = "rate", seed: int = 0, **card: Any) -> Path:
-    torch.manual_seed(seed)
-    model = build_model(FORMS["demo"], len(CHANNELS[preset]), 2)
-    facts = {
-        "form": "demo",
-        "classes": ["landslide"],
-        "preset": preset,
-        "channels": list(CHANNELS[preset]),
-        "upsample": 1,
-        "pixel_size_m": 25.0,
-        "ground_pixel_size_m": 25.0,
-        "score_threshold": 0.5,
-    }
-    save_weights(path, model, {**facts, **card})
-    return path
-
-
-def make_cube(root: Path, folder: Path) -> Artefact:
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    displacement = rng.normal(0, 0.004, SHAPE)
-    for r, c in rng.uniform(0, 300, (12, 2)):
-        displacement -= 0.05 * np.exp(-((y - r) ** 2 + (x - c) ** 2) / 60)
-    displacement[EMPTY] = np.nan
-    layers = {"los_displacement": displacement, "coherence": rng.uniform(0.5, 1.0, SHAPE)}
-    sources = {}
-    folder.mkdir()
-    for name, values in layers.items():
-        path = folder / f"{name}.tif"
-        with rasterio.open(
-            path, "w", driver="GTiff", height=SHAPE[0], width=SHAPE[1], count=1,
-            dtype="float32", crs="EPSG:32647", transform=GRID.affine, nodata=np.nan,
-        ) as dst:  # fmt: skip
-            dst.write(values.astype(np.float32), 1)
-        sources[name] = LayerSource(str(path), kind="linear")
-    product = Product(
-        path=folder,
-        reader="plain",
-        track="descending",
-        orbit_direction="descending",
-        date_start=date(2023, 1, 1),
-        date_end=date(2023, 7, 1),
-        geobox=GRID,
-        wavelength_m=0.055465763,
-        looks=20.0,
-        layers=sources,
-        files=tuple(sorted(Path(s.path) for s in sources.values())),
-    )
-    return ingest_product(
-        Workspace(root), product, IngestConfig(chunk=64, shard=64), RegionConfig()
-    )
+from models.inference import detect_batch
+from models.weights import card_path
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +38,6 @@ def region(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "ws", write_weights(folder / "weights.safetensors")
 
 
-def copy(region: tuple[Path, Path], to: Path) -> tuple[Workspace, Artefact]:
-    shutil.copytree(region[0], to)
-    ws = Workspace(to)
-    (cube,) = ws.artefacts("cube")
-    return ws, cube
-
-
 @pytest.fixture(scope="module")
 def undisturbed(
     region: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
@@ -120,16 +46,12 @@ def undisturbed(
     return ws, infer_cube(ws, cube, region[1], CFG)
 
 
-def content(artefact: Artefact) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(artefact.folder.iterdir())}
-
-
 # -- the run ---------------------------------------------------------------------------------------
 
 
 def test_every_window_is_accounted_for(undisturbed: tuple[Workspace, Artefact]) -> None:
     ws, found = undisturbed
-    plan = plan_windows(SHAPE, CFG.window, CFG.overlap)
+    plan = [w.ground for w in planned_windows(SHAPE, CFG)]
     valid = np.ones(SHAPE, bool)
     valid[EMPTY] = False
     dark = {i for i, w in enumerate(plan) if valid[w.slices].mean() < CFG.valid_fraction_min}
@@ -369,7 +291,7 @@ def test_predictions_lie_in_the_window_and_keep_the_networks_numbers(
     found = predictor.predict(images)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    raw = detect(predictor.model, torch.from_numpy(images))
+    raw = detect_batch(predictor.network, torch.from_numpy(images))
     torch.set_num_threads(before)
     assert [len(f) for f in found] == [len(r.scores) for r in raw]
     for one, r in zip(found, raw, strict=True):
@@ -389,7 +311,7 @@ def test_up_sampled_weights_answer_at_the_maps_resolution(tmp_path: Path) -> Non
     predictor = Predictor(path, "cpu", 9, 0.2, threads=1)
     assert predictor.upsample == 2
     images = np.random.default_rng(1).normal(size=(1, 3, 128, 96)).astype(np.float32)
-    raw = detect(predictor.model, torch.from_numpy(images))[0]
+    (raw,) = detect_batch(predictor.network, torch.from_numpy(images))
     (found,) = predictor.predict(images)
     assert found
     for d, box in zip(found, (raw.boxes / 2).tolist(), strict=True):
@@ -406,7 +328,6 @@ def test_images_with_other_channels_are_refused(region: tuple[Path, Path]) -> No
 
 
 def test_shards_give_back_what_they_were_given(tmp_path: Path) -> None:
-    plan = plan_windows((64, 100), 64, 0.3)
     rng = np.random.default_rng(0)
     prob = (rng.integers(0, 255, (5, 7)) / 254).astype(np.float32)
     results = [
@@ -415,17 +336,17 @@ def test_shards_give_back_what_they_were_given(tmp_path: Path) -> None:
     ]
     path = tmp_path / "shard.npz"
     save_shard(path, results)
-    back = load_shard(path, plan, range(2))
+    back = load_shard(path, range(2))
     assert back is not None
     assert back[0] == results[0]
     (d,) = back[1].detections
     assert (d.window_id, d.category, d.score, d.row, d.col) == (1, 2, 0.123456789, 3, 40)
     np.testing.assert_array_equal(d.prob, prob)
     assert back[1].capped
-    assert load_shard(path, plan, range(3)) is None
-    assert load_shard(tmp_path / "absent.npz", plan, range(2)) is None
+    assert load_shard(path, range(3)) is None
+    assert load_shard(tmp_path / "absent.npz", range(2)) is None
     path.write_bytes(path.read_bytes()[:100])
-    assert load_shard(path, plan, range(2)) is None
+    assert load_shard(path, range(2)) is None
 
 
 def test_stored_probabilities_stitch_like_the_original(tmp_path: Path) -> None:
@@ -433,7 +354,7 @@ def test_stored_probabilities_stitch_like_the_original(tmp_path: Path) -> None:
     w = Window(0, 0, 64, 64)
     seen = Detection(0, 1, 0.8, 10, 12, np.full((4, 6), 0.5, np.float32))
     save_shard(tmp_path / "s.npz", [WindowResult(0, "done", "", 1.0, False, (seen,))])
-    back = load_shard(tmp_path / "s.npz", [w], range(1))
+    back = load_shard(tmp_path / "s.npz", range(1))
     assert back is not None
-    (one,) = stitch(back[0].detections, {0: w}, (64, 64)).instances
+    (one,) = stitch(back[0].detections, {0: w}, (64, 64))
     assert (one.area_px, one.score) == (24, 0.8)

@@ -32,6 +32,7 @@ from components.evaluation.footprints import Footprint
 from components.evaluation.scores import Scores, pool, score_simulated
 from components.evaluation.simtruth import REFERENCE_PIXELS, Truth, read_truth
 from components.grid import Window
+from components.inference import plan as planning
 from components.inference import run as inference
 from components.inference import stitch as stitching
 from components.inference.calibration import (
@@ -144,7 +145,7 @@ def map_key(cube: Artefact, weights: Path, cfg: InferConfig) -> str:
     """
     card = {k: v for k, v in read_card(weights).items() if k not in _AFTER}
     settings = cfg.model_dump(mode="json", exclude=_NO_MATTER)
-    versions = (ALGORITHM, inference.ALGORITHM, stitching.ALGORITHM)
+    versions = (ALGORITHM, planning.ALGORITHM, stitching.ALGORITHM)
     return stage_key("maps", *versions, cube.key, card, settings)
 
 

@@ -5,11 +5,12 @@ Runs on a bare machine with torch: no raster library is imported here.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Final, Self
 
 import numpy as np
 import torch
@@ -17,9 +18,23 @@ from numpy.typing import NDArray
 
 from components.errors import ModelError
 from models.build import Detections, detect, detection_limit
+from models.inference import InferenceNetwork, detect_batch
+from models.mask_rcnn import SmallObjectMaskRCNN
 from models.paste import paste_masks
 from models.weights import WeightsError, load_weights
 from models.weights import read_card as _read_card
+
+#: Pixels of a batch on a CPU: more of them leave its caches and gain nothing.
+CPU_BATCH_PX: Final = 256 * 256
+
+#: Bytes that a pixel takes on a GPU, on the safe side; running out of memory halves the batch anyway.
+GPU_BYTES_PX: Final = 4096
+
+#: Windows of a batch at most.
+MAX_BATCH: Final = 64
+
+#: Batches in work on a GPU: one computes while the masks of the other are pasted.
+GPU_LANES: Final = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +94,10 @@ def read_card(weights: Path) -> dict[str, Any]:
 
 
 class Predictor:
-    """A trained network, ready for windows.
+    """A trained network, ready for windows; several batches are in work at once.
 
-    Computes in float32, or in bfloat16 where the processor has instructions for it.
+    Computes in float32, or in bfloat16 where the processor has instructions for it. On a CPU every batch
+    is computed by one thread, so that a batch's numbers do not depend on the number of threads.
 
     Parameters
     ----------
@@ -94,18 +110,16 @@ class Predictor:
     score_min : float
         Detections of lower score are dropped, in [0, 1].
     threads : int, optional
-        CPU threads; default all cores.
-    proposals : int, optional
-        Proposals a window; default those of the form.
+        Batches in work at once on a CPU; default all cores.
 
     Attributes
     ----------
     card : dict
         The weights' card.
-    limit : int
-        A window with so many detections may hold more.
     upsample : int
         Images must be up-sampled by this factor; detections come back at the map's resolution.
+    lanes : int
+        Batches in work at once.
 
     Raises
     ------
@@ -125,10 +139,7 @@ class Predictor:
         self.card = read_card(weights)
         try:
             model, _ = load_weights(
-                weights,
-                max_detections=max_detections,
-                score_min=score_min,
-                proposals=proposals,
+                weights, max_detections=max_detections, score_min=score_min, proposals=proposals
             )
         except WeightsError as e:
             raise ModelError("SW-401", str(e), path=weights) from e
@@ -141,48 +152,143 @@ class Predictor:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
-        self.model = model.to(self.device).eval()
-        self.limit = detection_limit(model)
         self.upsample = int(self.card["upsample"])
-        self.threads = threads
-        self.bfloat16 = _has_bfloat16(self.device)
+        dtype = torch.bfloat16 if _has_bfloat16(self.device) else torch.float32
+        self.bfloat16 = dtype is torch.bfloat16
+        ready = InferenceNetwork(model, dtype) if isinstance(model, SmallObjectMaskRCNN) else model
+        self.network = ready.to(self.device)
+        on_cpu = self.device.type == "cpu"
+        self.lanes = (threads or len(os.sched_getaffinity(0))) if on_cpu else GPU_LANES
+        self._threads_before = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(
+            self.lanes, "slopewatch-predict", initializer=_one_thread if on_cpu else None
+        )
 
-    def predict(self, images: NDArray[np.float32]) -> list[list[RawDetection]]:
-        """Detections of a batch of windows.
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads; batches that were not begun are dropped."""
+        self._pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._threads_before)
+
+    def batch_size(self, height: int, width: int) -> int:
+        """Windows of a batch that suit the device.
+
+        Parameters
+        ----------
+        height, width : int
+            Of the images [px].
+
+        Returns
+        -------
+        int
+            A power of two from 1 to `MAX_BATCH`.
+        """
+        pixels = CPU_BATCH_PX
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            pixels = free // GPU_BYTES_PX // self.lanes
+        fit = max(1, min(pixels // (height * width), MAX_BATCH))
+        return 1 << (fit.bit_length() - 1)
+
+    def limit(self, height: int, width: int) -> int:
+        """Detections of a window at most: with so many it may hold more.
+
+        Parameters
+        ----------
+        height, width : int
+            Of the image [px].
+
+        Returns
+        -------
+        int
+        """
+        if isinstance(self.network, InferenceNetwork):
+            return self.network.limit(height, width)
+        return detection_limit(self.network)
+
+    def submit(
+        self, images: NDArray[np.float32], scale: int = 1
+    ) -> Future[list[list[RawDetection]]]:
+        """Begin a batch of windows.
 
         Parameters
         ----------
         images : ndarray, float32, ``[N, C, H·upsample, W·upsample]``
             As the preset renders them.
+        scale : int
+            Map pixels a side of an image pixel before up-sampling.
 
         Returns
         -------
-        list of list of RawDetection
-            One list a window, best score first. Detections that cover no pixel centre are left out.
+        Future of list of list of RawDetection
+            One list a window, best score first. Detections that cover no pixel centre are left out. Its
+            errors: MemoryError where the device's memory does not do, FloatingPointError where the
+            network's output is not finite.
 
         Raises
         ------
         ModelError
             SW-402 where the number of channels differs.
-        FloatingPointError
-            Where the network's output is not finite.
         """
         wanted = int(self.card["in_channels"])
         if images.ndim != 4 or images.shape[1] != wanted:
             raise ModelError("SW-402", f"images {images.shape}, the weights read {wanted} channels")
-        with _threads(self.threads), torch.inference_mode():
-            batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                found = detect(self.model, batch)
-            height, width = images.shape[2] // self.upsample, images.shape[3] // self.upsample
-            return [self._to_pixels(d, (height, width)) for d in found]
+        return self._pool.submit(self._run, images, scale)
 
-    def _to_pixels(self, d: Detections, shape: tuple[int, int]) -> list[RawDetection]:
+    def predict(self, images: NDArray[np.float32], scale: int = 1) -> list[list[RawDetection]]:
+        """Detections of a batch of windows: `submit`, and wait.
+
+        Parameters
+        ----------
+        images, scale
+            As for `submit`.
+
+        Returns
+        -------
+        list of list of RawDetection
+
+        Raises
+        ------
+        ModelError, MemoryError, FloatingPointError
+            As `submit` says.
+        """
+        return self.submit(images, scale).result()
+
+    def _run(self, images: NDArray[np.float32], scale: int) -> list[list[RawDetection]]:
+        batch = torch.from_numpy(np.ascontiguousarray(images))
+        try:
+            if self.device.type == "cuda":  # a pinned copy goes over while the device computes
+                batch = batch.pin_memory().to(self.device, non_blocking=True)
+            found = self._detect(batch)
+        except RuntimeError as e:
+            if _is_memory(e):
+                raise MemoryError(str(e).splitlines()[0]) from e
+            raise
+        height, width = (n * scale // self.upsample for n in images.shape[2:])
+        return [self._to_pixels(d, scale / self.upsample, (height, width)) for d in found]
+
+    def _detect(self, batch: torch.Tensor) -> list[Detections]:
+        if isinstance(self.network, InferenceNetwork):
+            return detect_batch(self.network, batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            return detect(self.network, batch)
+
+    def _to_pixels(self, d: Detections, scale: float, shape: tuple[int, int]) -> list[RawDetection]:
         if not all(torch.isfinite(x).all() for x in (d.scores, *d.masks)):
             msg = "the network's output is not finite"
             raise FloatingPointError(msg)
         # Pasted at the map's resolution: boxes are in pixel edges, so scaling them is exact.
-        pasted = paste_masks(d.masks, d.boxes / self.upsample, shape)
+        pasted = paste_masks(d.masks, d.boxes * scale, shape)
         return [
             RawDetection(
                 category=int(label),
@@ -203,12 +309,16 @@ def _has_bfloat16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-@contextlib.contextmanager
-def _threads(threads: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _is_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out; a CPU allocation has no exception class of its own."""
+    text = str(error)
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "can't allocate memory" in text
+        or "not enough memory" in text
+        or "bad_alloc" in text
+    )

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import WorkspaceError
-from components.grid.windows import Window
 from components.inference.instances import (
     Detection,
     dequantise,
@@ -24,7 +23,7 @@ from components.inference.instances import (
     save_arrays,
 )
 
-#: Windows a shard: some ten seconds of work on two cores.
+#: Windows a shard: some ten seconds of work on two cores; the unit that workers of a cluster share.
 SHARD_WINDOWS: Final = 32
 
 State = Literal["done", "skipped", "failed"]
@@ -57,6 +56,35 @@ class WindowResult:
     valid_fraction: float
     capped: bool = False
     detections: tuple[Detection, ...] = ()
+
+
+class WindowRow(NamedTuple):
+    """A `WindowResult` with the number of its detections in their place: what is kept of every window."""
+
+    window_id: int
+    state: State
+    reason: str
+    valid_fraction: float
+    capped: bool
+    detections: int
+
+
+def window_row(result: WindowResult) -> WindowRow:
+    """The facts of a window without its detections.
+
+    Parameters
+    ----------
+    result : WindowResult
+        Of any state.
+
+    Returns
+    -------
+    WindowRow
+    """
+    return WindowRow(
+        result.window_id, result.state, result.reason, result.valid_fraction, result.capped,
+        len(result.detections),
+    )  # fmt: skip
 
 
 def shard_path(folder: Path, shard: int) -> Path:
@@ -113,15 +141,13 @@ def save_shard(path: Path, results: Sequence[WindowResult]) -> None:
     )
 
 
-def load_shard(path: Path, plan: Sequence[Window], ids: Sequence[int]) -> list[WindowResult] | None:
+def load_shard(path: Path, ids: Sequence[int]) -> list[WindowResult] | None:
     """Read a shard.
 
     Parameters
     ----------
     path : Path
         The file.
-    plan : sequence of Window
-        All windows of the run.
     ids : sequence of int
         The windows that the shard must hold.
 
@@ -136,19 +162,16 @@ def load_shard(path: Path, plan: Sequence[Window], ids: Sequence[int]) -> list[W
         data = load_arrays(path)
         if data["window_id"].tolist() != list(ids):
             return None
-        return _results(data, plan)
+        return _results(data)
     except (WorkspaceError, KeyError, ValueError, IndexError):
         return None
 
 
-def _results(data: dict[str, NDArray[Any]], plan: Sequence[Window]) -> list[WindowResult]:
+def _results(data: dict[str, NDArray[Any]]) -> list[WindowResult]:
     prob = dequantise(data["prob"])
     out = []
     k = start = 0
     for i, window_id in enumerate(data["window_id"].tolist()):
-        if not 0 <= window_id < len(plan):
-            msg = f"no window {window_id} in the plan"
-            raise ValueError(msg)
         detections = []
         for _ in range(int(data["count"][i])):
             height, width = int(data["height"][k]), int(data["width"][k])
