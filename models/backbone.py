@@ -49,6 +49,8 @@ class ResNetTrunk(nn.Module):
         Whether the stem halves the resolution a second time: finest stride 4 with it, 2 without.
     contrast_window : int
         Window of `models.contrast.LocalContrast` [px], odd; 0 leaves it out.
+    contrast_products : sequence of (int, int)
+        Its products.
     """
 
     def __init__(
@@ -64,10 +66,14 @@ class ResNetTrunk(nn.Module):
         norm: NormName,
         max_pool: bool,
         contrast_window: int,
+        contrast_products: Sequence[tuple[int, int]] = (),
     ) -> None:
         super().__init__()
-        self.contrast = LocalContrast(contrast_window) if contrast_window else None
-        planes = in_channels * (2 if self.contrast is not None else 1)
+        self.contrast = None
+        planes = in_channels
+        if contrast_window:
+            self.contrast = LocalContrast(contrast_window, contrast_products)
+            planes = self.contrast.planes(in_channels)
         make_norm = TRUNK_NORMS[norm]
         self.conv1 = nn.Conv2d(planes, widths[0], 7, stride=2, padding=3, bias=False)
         self.bn1 = make_norm(widths[0])

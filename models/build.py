@@ -66,7 +66,7 @@ def build_model(
             spec, in_channels, num_classes, max_detections=max_detections, score_min=score_min
         )
     else:
-        _check_mask_rcnn(spec)
+        _check_mask_rcnn(spec, in_channels)
         model = SmallObjectMaskRCNN(
             spec,
             in_channels,
@@ -79,7 +79,7 @@ def build_model(
     return model
 
 
-def _check_mask_rcnn(spec: ModelSpec) -> None:
+def _check_mask_rcnn(spec: ModelSpec, in_channels: int) -> None:
     stages = len(spec.depths)
     levels = stages + spec.extra_level
     if len(spec.anchor_sizes) != levels or len({len(s) for s in spec.anchor_sizes}) != 1:
@@ -99,6 +99,11 @@ def _check_mask_rcnn(spec: ModelSpec) -> None:
     _one_of("attention", spec.attention, ("none", "cbam", "sa"))
     if min(spec.candidates, spec.proposals, spec.attention_keys, spec.group_width) < 1:
         msg = "candidates, proposals, attention_keys and group_width must be 1 or more"
+        raise ValueError(msg)
+    if spec.contrast_products and (
+        not spec.contrast_window or max(map(max, spec.contrast_products)) >= in_channels
+    ):
+        msg = f"contrast_products {spec.contrast_products} need a contrast of their channels"
         raise ValueError(msg)
     for groups, width in zip(spec.groups, spec.widths, strict=True):
         if groups < 1 or (groups > 1 and width * spec.group_width < 64):

@@ -66,6 +66,8 @@ class ModelSpec:
         A RoI of side `canonical_scale` px is read at stride ``2 ** canonical_level``.
     contrast_window : int
         Window of the local contrast that is added to the input [px], odd; 0 leaves it out.
+    contrast_products : tuple of (int, int)
+        Pairs of channels (i, j): the contrast of i times j is added too (see `models.contrast`).
     guide_width : int
         Width of the footprint guide (see `models.guide`); 0 leaves it out.
     network : "mask-rcnn"
@@ -97,6 +99,7 @@ class ModelSpec:
     canonical_scale: int
     canonical_level: int
     contrast_window: int
+    contrast_products: tuple[tuple[int, int], ...]
     guide_width: int
     network: Literal["mask-rcnn"] = "mask-rcnn"
 
@@ -162,7 +165,7 @@ _DEMO: Final = ModelSpec(
     anchor_sizes=((4, 7), (11, 17), (26, 40), (60, 90)), aspect_ratios=(0.5, 1.0, 2.0),
     box_pool=7, box_width=256, mask_pool=14, mask_layers=(64, 64), candidates=240, proposals=60,
     rpn_samples=32, box_samples=32, canonical_scale=56, canonical_level=3, contrast_window=41,
-    guide_width=32,
+    contrast_products=(), guide_width=32,
 )  # fmt: skip
 
 _RESNET18_S2: Final = replace(
@@ -258,6 +261,7 @@ FORMS: Final[dict[str, Spec]] = {
         fpn_channels=96,
         box_width=384,
         mask_layers=(96, 96),
+        contrast_products=((2, 4),),  # of preset `multi`: velocity and LOS sensitivity
     ),
     "resnet18-s2": _RESNET18_S2,
     "resnet50-fpn": _RESNET50,

@@ -73,6 +73,7 @@ class SmallObjectMaskRCNN(GeneralizedRCNN):  # type: ignore[misc]  # torchvision
             norm=spec.norm,
             max_pool=spec.finest_stride == 4,
             contrast_window=spec.contrast_window,
+            contrast_products=spec.contrast_products,
         )
         backbone = PyramidBackbone(
             trunk,

@@ -73,7 +73,7 @@ class ComponentUNet(nn.Module):
         widths = spec.widths
         self.transform = ImagesAsTheyAre(2 ** (len(widths) - 1))
         self.contrast = LocalContrast(spec.contrast_window) if spec.contrast_window else None
-        entry = in_channels * (2 if self.contrast is not None else 1)
+        entry = in_channels if self.contrast is None else self.contrast.planes(in_channels)
         self.down = nn.ModuleList(
             _double(a, b, norm) for a, b in zip((entry, *widths[:-1]), widths, strict=True)
         )
