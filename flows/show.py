@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,10 +13,12 @@ from components.evaluation.experiments import cell
 from components.workspace import Artefact
 
 if TYPE_CHECKING:
+    from components.evaluation.networks import Planned
     from components.simulation.region import SimulationResult
     from components.training.loop import TrainResult
     from flows.benchmark import AccuracyResult
     from flows.demo import DemoResult
+    from flows.networks import NetworksResult
     from flows.plan import Plan
     from flows.summary import Summary
 
@@ -233,3 +235,40 @@ def experiment(found: dict[str, Any]) -> None:
         cells = (cell(row.get(c["key"]), c.get("digits", 3)) for c in columns)
         table.add_row(row["label"], *cells)
     _out.print(table)
+
+
+def network_plan(planned: Sequence[Planned]) -> None:
+    """What will be trained and how long it should take, on standard error.
+
+    Parameters
+    ----------
+    planned : sequence of Planned
+        Of `components.evaluation.networks.plan`.
+    """
+    from components.evaluation.networks import plan_lines  # loads PyTorch
+
+    heads = ("form", "trainings", "done", "steps each", "expected")
+    table = Table("experiment", *heads, box=None, header_style="bold")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for line in plan_lines(planned):
+        table.add_row(*line)
+    Console(stderr=True).print(table)
+
+
+def networks(result: NetworksResult | Sequence[Planned]) -> None:
+    """Tables of the experiments, or the plan of a dry run.
+
+    Parameters
+    ----------
+    result : NetworksResult or sequence of Planned
+        Of the flow `benchmark-networks`, or of a dry run.
+    """
+    if isinstance(result, Sequence):
+        network_plan(result)
+        return
+    for outcome in result.outcomes:
+        experiment(outcome.experiment.model_dump(mode="json"))
+        _line("written", str(outcome.path))
+        _line("trainings", f"{outcome.trained} done, {outcome.reused} found done")
+        _out.print()
