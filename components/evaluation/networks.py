@@ -149,7 +149,7 @@ def plan(names: Sequence[str], s: Setting, weights: Mapping[str, Path]) -> list[
         One an experiment and form. Times come from trainings in this workspace where there are such, else
         from two cores. A training that two experiments share is counted in the first.
     """
-    rates = dict(TYPICAL)
+    rates = {} if s.config.train.device == "cuda" else dict(TYPICAL)
     known: dict[str, list[tuple[float, float]]] = {}
     for done in done_trainings(s.root):
         known.setdefault(done["form"], []).append((done["seconds"], done["pixels"] / 1e6))

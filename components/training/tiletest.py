@@ -156,7 +156,7 @@ def machine(device: str = "auto", threads: int | None = None) -> dict[str, Any]:
     dict
         ``device``, ``threads``, ``torch``.
     """
-    gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    gpu = device != "cpu" and torch.cuda.is_available()
     name = torch.cuda.get_device_name() if gpu else f"{platform.machine()} CPU"
     return {
         "device": name,
