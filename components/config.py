@@ -297,6 +297,27 @@ class EvaluateConfig(Section):
     """Threshold of the baseline in standard deviations of the map."""
 
 
+class ExperimentsConfig(Section):
+    """Comparison of networks (`slopewatch benchmark networks`)."""
+
+    suffix: str = "-small"
+    """Trunk of the five rows: `-small`, `-50`, or nothing for ResNet-101."""
+    baselines: tuple[str, ...] = ("baseline-small", "plain-small", "unet")
+    """Forms to set side by side; the first is the one that the others are compared with."""
+    epoch_steps: int = Field(default=100, ge=1)
+    """Steps between two checkpoints, about."""
+    test_tiles: int = Field(default=600, ge=2)
+    """Simulated test tiles."""
+    sample: tuple[int, int, int] = (380, 128, 128)
+    """Tiles of train, val and test in the small sample."""
+    landslides: int = Field(default=421, ge=4)
+    """Labelled landslides at hand where the gain of pre-training is measured."""
+    region_side: int = Field(default=3072, ge=256)
+    """Side of the regions of both [px]."""
+    region_seed: int = Field(default=910_000, ge=910_000)
+    """Seed of the first region; the independent one has the next."""
+
+
 class Config(Section):
     """All sections."""
 
@@ -310,6 +331,7 @@ class Config(Section):
     infer: InferConfig = InferConfig()
     inventory: InventoryConfig = InventoryConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    experiments: ExperimentsConfig = ExperimentsConfig()
 
 
 def load_config(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:

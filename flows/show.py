@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,13 +13,15 @@ from components.evaluation.experiments import cell
 from components.workspace import Artefact
 
 if TYPE_CHECKING:
+    from components.evaluation.networks import Planned
     from components.inference.onnx_export import OnnxResult
     from components.inventory.external import External
     from components.simulation.region import SimulationResult
     from components.training.loop import TrainResult
     from flows.benchmark import AccuracyResult
     from flows.demo import DemoResult
-    from flows.networks import FormTable
+    from flows.forms import FormTable
+    from flows.networks import NetworksResult
     from flows.plan import Plan
     from flows.summary import Summary
 
@@ -189,7 +191,7 @@ def forms(found: FormTable) -> None:
     Parameters
     ----------
     found : FormTable
-        Of `flows.networks.list_forms`.
+        Of `flows.forms.list_forms`.
     """
     columns = ("form", "trunk", "stages", "att.", "strides", "anchors", "param.")
     table = Table(*columns, "image", "boxes", "mask", box=None, header_style="bold")
@@ -316,3 +318,40 @@ def experiment(found: dict[str, Any]) -> None:
         cells = (cell(row.get(c["key"]), c.get("digits", 3)) for c in columns)
         table.add_row(row["label"], *cells)
     _out.print(table)
+
+
+def network_plan(planned: Sequence[Planned]) -> None:
+    """What will be trained and how long it should take, on standard error.
+
+    Parameters
+    ----------
+    planned : sequence of Planned
+        Of `components.evaluation.networks.plan`.
+    """
+    from components.evaluation.networks import plan_lines  # loads PyTorch
+
+    heads = ("form", "trainings", "done", "steps each", "expected")
+    table = Table("experiment", *heads, box=None, header_style="bold")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for line in plan_lines(planned):
+        table.add_row(*line)
+    Console(stderr=True).print(table)
+
+
+def networks(result: NetworksResult | Sequence[Planned]) -> None:
+    """Tables of the experiments, or the plan of a dry run.
+
+    Parameters
+    ----------
+    result : NetworksResult or sequence of Planned
+        Of the flow `benchmark-networks`, or of a dry run.
+    """
+    if isinstance(result, Sequence):
+        network_plan(result)
+        return
+    for outcome in result.outcomes:
+        experiment(outcome.experiment.model_dump(mode="json"))
+        _line("written", str(outcome.path))
+        _line("trainings", f"{outcome.trained} done, {outcome.reused} found done")
+        _out.print()

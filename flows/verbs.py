@@ -390,7 +390,7 @@ def models_command(
     """
 
     def work() -> object:
-        from flows.networks import list_forms
+        from flows.forms import list_forms
 
         return list_forms(channels, size)
 
@@ -537,3 +537,63 @@ def benchmark_real(
         return flow(workspace.resolve(), weights.resolve(), data.resolve(), cfg, out.resolve())
 
     execute(work, as_json=as_json, verbose=verbose, show=show.experiment)
+
+
+@benchmark.command("networks")
+def benchmark_networks(
+    workspace: WorkspaceOption,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of each training.")],
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            help="five-rows, baselines, schedules, small-sample, pretraining or frontier; repeatable.",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each row.")] = 3,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights",
+            metavar="NAME=FILE",
+            help="For frontier and, the first, for pretraining; repeatable.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the JSON files.")] = Path(
+        "docs/experiments"
+    ),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained and how long, and end.")
+    ] = False,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Set networks side by side on simulated tiles; trainings that are done are not done again.
+
+    Example: slopewatch benchmark networks -w bench --only five-rows --steps 600 -c deployments/ablation.yaml
+    """
+
+    def work() -> object:
+        cfg = settings(config, overrides)
+        from components.evaluation.compare import Setting
+        from components.evaluation.networks import check, named_weights, plan
+        from flows.networks import benchmark_networks as flow
+
+        root, given = workspace.resolve(), named_weights(weights or [])
+        parts = [f"slopewatch benchmark networks --workspace {workspace.name} --steps {steps}"]
+        parts += [f"--seeds {seeds}", *(f"--only {name}" for name in only or [])]
+        parts += [f"--weights {name}={path.name}" for name, path in given.items()]
+        parts += [f"--config {config}"] if config is not None and not config.is_absolute() else []
+        parts += [f"--set {item}" for item in overrides or []]
+        command = " ".join(parts)
+        s = Setting(cfg, steps, seeds, root / "trainings", out.resolve(), command)
+        names = check(only or [], given, s)  # before Prefect's server starts
+        planned = plan(names, s, given)
+        if dry_run:
+            return planned
+        show.network_plan(planned)
+        return flow(root, steps, seeds, list(names), given, cfg, s.out, command)
+
+    execute(work, as_json=as_json, verbose=verbose, show=show.networks)

@@ -10,7 +10,7 @@ from odc.geo.geobox import GeoBox
 
 from components.config import SimulateConfig
 from components.evaluation import simv1
-from components.evaluation.bootstrap import BlockGrid, differences, draw_weights, interval
+from components.evaluation.bootstrap import BlockGrid
 from components.evaluation.boundary import boundaries, edge
 from components.evaluation.coco_ap import (
     MapObjects,
@@ -27,6 +27,7 @@ from components.evaluation.figures_of_merit import (
     strata,
 )
 from components.evaluation.footprints import Footprint, overlaps
+from components.evaluation.intervals import differences, draw_weights, interval
 from components.evaluation.scores import pool, score_simulated
 from components.evaluation.simtruth import Truth, read_truth
 from components.evaluation.tally import score_map

@@ -124,7 +124,7 @@ def test_paper_form_has_the_papers_proportions() -> None:
 def test_anchors_of_each_level_have_the_sizes_of_the_form(form: str) -> None:
     spec = FORMS[form]
     with torch.device("meta"):
-        model = build_model(spec, 3, 2)
+        model = build_model(spec, 7, 2)
     cells = model.rpn.anchor_generator.cell_anchors
     strides = model.backbone.strides
     assert len(cells) == len(spec.anchor_sizes) == len(strides)

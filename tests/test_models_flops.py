@@ -101,7 +101,7 @@ def test_the_small_rows_cost_about_the_same() -> None:
 def test_verb_lists_every_form(capsys: pytest.CaptureFixture[str]) -> None:
     from flows import show, verbs  # noqa: F401 - registers the verbs
     from flows.cli import app
-    from flows.networks import FormRow, FormTable
+    from flows.forms import FormRow, FormTable
 
     result = CliRunner().invoke(app, ["models", "--channels", "2", "--size", "64", "--json"])
     assert result.exit_code == 0

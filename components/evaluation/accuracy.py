@@ -18,8 +18,10 @@ from components.cube.read import CubeInfo, cube_info, list_cubes, read_layers
 from components.errors import ProcessingError
 from components.evaluation import figures_of_merit as merit
 from components.evaluation.baseline import threshold_clusters
-from components.evaluation.bootstrap import (
-    BLOCK_M,
+from components.evaluation.bootstrap import BLOCK_M
+from components.evaluation.calibrate import Fit, fit_calibration
+from components.evaluation.footprints import Footprint
+from components.evaluation.intervals import (
     COVERAGE,
     DRAWS,
     SEED,
@@ -27,8 +29,6 @@ from components.evaluation.bootstrap import (
     draw_weights,
     interval,
 )
-from components.evaluation.calibrate import Fit, fit_calibration
-from components.evaluation.footprints import Footprint
 from components.evaluation.scores import Scores, pool, score_simulated
 from components.evaluation.simtruth import REFERENCE_PIXELS, Truth, read_truth
 from components.grid import Window

@@ -71,29 +71,6 @@ LEADS: Final = (
 #: Methods by what they are; networks given by name speak for themselves.
 _LABELS: Final = {USUAL: "2σ threshold", TUNED: "tuned threshold"}
 
-#: Table 2 of Liu et al. (2022): accuracy, F1 and mIoU in per cent.
-_PAPER: Final = (
-    ("Mask R-CNN", 89.19, 81.24, 84.38),
-    ("+ ResNeXt", 90.44, 81.63, 85.02),
-    ("+ deformable", 91.37, 82.58, 87.19),
-    ("+ CBAM", 92.86, 84.06, 86.42),
-    ("+ self-attention", 92.94, 84.12, 90.26),
-)
-
-_WHY_NOT: Final = """\
-- The paper's F1 of 84.12 % implies an IoU of 72.6 % on the same counts, not 90.26 %; all five rows break
-  F1 = 2·IoU/(1+IoU). F1 and mIoU must have different bases, presumably objects and matched masks.
-- Its formulas call false positives and false negatives alike "incorrectly extracted", and true negatives
-  of detections are undefined; accuracy and F1 together imply about four true negatives a true positive, so
-  tiles centred on landslides and not a region.
-- Its 636 samples were split at random: tiles of one landslide can lie on both sides. Here the ground is
-  another.
-- It scores tiles; we score the stitched map, false alarms on empty ground included.
-- Its ground is real and its data are not public; ours is simulated."""
-
-#: Name of the experiment that stands beside the paper's table.
-FIVE_ROWS: Final = "five-rows"
-
 _DECILE: Final = 0.9
 
 
@@ -148,10 +125,7 @@ def write_accuracy(metrics: Mapping[str, Any], out: Path, command: str) -> list[
         *_score(metrics, pictures),
         *_regions(metrics),
     ]
-    for e in experiments:
-        parts.append(experiment_markdown(e))
-        if e.name == FIVE_ROWS:
-            parts.append(_beside_the_paper())
+    parts += [experiment_markdown(e) for e in experiments]
     if notes.is_file():
         parts += ["## What was tried", notes.read_text(encoding="utf-8").strip()]
     parts += ["## Again", f"```\n{command}\n```"]
@@ -430,15 +404,3 @@ def _regions(metrics: Mapping[str, Any]) -> list[str]:
     )  # fmt: skip
     rows = [[r["name"], *(cell(r[k], 0) for k, _ in keys)] for r in metrics["regions"]]
     return ["## Regions", table(["region", *(text for _, text in keys)], rows)]
-
-
-def _beside_the_paper() -> str:
-    rows = [[name, *(f"{v:.2f}" for v in values)] for name, *values in _PAPER]
-    return "\n\n".join(
-        [
-            "### Beside the paper's Table 2",
-            table(["Liu et al. 2022", "accuracy [%]", "F1 [%]", "mIoU [%]"], rows),
-            "The two tables cannot be compared:",
-            _WHY_NOT,
-        ]
-    )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from components.evaluation.bootstrap import interval
 from components.evaluation.calibrate import expected_calibration_error, reliability
 from components.evaluation.coco_ap import average_precision
+from components.evaluation.intervals import interval
 from components.evaluation.objects import (
     IGNORED,
     SIZE_BINS,
@@ -112,7 +112,7 @@ def statistics(s: Scores, weights: Float, raw: Callable[[Float], Float] | None) 
     s : Scores
         Of one method.
     weights : ndarray of float, shape (1 + draws, blocks)
-        Of `components.evaluation.bootstrap.draw_weights`.
+        Of `components.evaluation.intervals.draw_weights`.
     raw : callable or None
         From calibrated to raw scores; None where the scores are no probabilities and have no
         calibration error.

@@ -65,6 +65,10 @@ ALONE: Final = Share(0, 1)
 class Tiles(Protocol):
     """Tiles by index, for validation."""
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the image's channels."""
+
     def __len__(self) -> int:
         """Number of tiles."""
 
@@ -515,8 +519,16 @@ def coco_source(dataset_dir: Path, cfg: TrainConfig) -> Source:
     )
 
 
-class _FixedTiles:
-    """Simulated tiles that are kept in memory."""
+class FixedTiles:
+    """Simulated tiles that are kept in memory, for validation and tests.
+
+    Parameters
+    ----------
+    tiles : SceneTiles
+        Without end.
+    count : int
+        The first so many are kept.
+    """
 
     def __init__(self, tiles: SceneTiles, count: int) -> None:
         self.channels = tiles.channels
@@ -560,5 +572,5 @@ def scene_source(scenes: PretrainConfig, cfg: TrainConfig) -> Source:
         [info["data"]],
         {"scenes": scenes.model_dump(mode="json")},
         loader,
-        _FixedTiles(SceneTiles(scenes, VALIDATION), count) if count else None,
+        FixedTiles(SceneTiles(scenes, VALIDATION), count) if count else None,
     )

@@ -53,9 +53,10 @@ _NO_COHERENCE: Final = 0.05
 MIN_PIXELS: Final = 6
 MIN_VISIBLE: Final = 0.3
 
-#: Stream names: training and validation share no scene, and neither does a simulated region.
+#: Stream names: training, validation and test share no scene, and neither does a simulated region.
 TRAINING: Final = "pretrain"
 VALIDATION: Final = "pretrain-validation"
+TEST: Final = "pretrain-test"
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class SceneTiles(Dataset[Item]):
     cfg : PretrainConfig
         ``preset``, ``tile``, ``resolution_m`` and ``seed``.
     name : str
-        `TRAINING` or `VALIDATION`. Training scenes are augmented and of varied conditions; validation
-        scenes are of the reference conditions and left as they are.
+        `TRAINING`, `VALIDATION` or `TEST`. Training scenes are augmented and of varied conditions; the
+        others are of the reference conditions and left as they are.
 
     Attributes
     ----------

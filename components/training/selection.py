@@ -89,12 +89,36 @@ def match_image(
     Matches
         Detections whose thresholded mask is empty count as misses.
     """
+    scores, ious = match_ious(found, masks, labels, ignore, iou=iou)
+    return Matches(scores, ious > 0, len(masks))
+
+
+def match_ious(
+    found: Detections,
+    masks: Tensor,
+    labels: Tensor,
+    ignore: Tensor | None = None,
+    *,
+    iou: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """As `match_image`, with the IoU of each hit.
+
+    Parameters
+    ----------
+    found, masks, labels, ignore, iou
+        As for `match_image`.
+
+    Returns
+    -------
+    scores, ious : ndarray
+        float64 [n] of the detections that count, best first; IoU 0 for a detection without a match.
+    """
     shape = (int(masks.shape[-2]), int(masks.shape[-1]))
     areas = masks.flatten(1).sum(dim=1, dtype=torch.int64).tolist()
     order = torch.argsort(found.scores, descending=True, stable=True).tolist()
     pasted = paste_masks(found.masks, found.boxes, shape)
     taken = [False] * len(areas)
-    hits = np.zeros(len(order), dtype=bool)
+    ious = np.zeros(len(order))
     counts = np.ones(len(order), dtype=bool)
     for rank, i in enumerate(order):
         best, best_iou = -1, iou
@@ -106,11 +130,12 @@ def match_image(
             if value >= best_iou:
                 best, best_iou = j, value
         if best >= 0:
-            taken[best] = hits[rank] = True
+            taken[best] = True
+            ious[rank] = best_iou
         elif ignore is not None:
             counts[rank] = 2 * _overlap(pasted[i], ignore[None]).common[0] < max(overlap.area, 1)
     scores = found.scores[order].double().numpy()
-    return Matches(scores[counts], hits[counts], len(areas))
+    return scores[counts], ious[counts]
 
 
 class _Overlap(NamedTuple):
