@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-all lint types lock install clean help docs
+.PHONY: demo bench bench-all test test-all lint types lock install clean help docs
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -38,6 +38,19 @@ test-all: lint types ## all tests that this machine can run
 lock: $(STAMP)   ## write requirements.lock from the environment
 	( sed -n '/^#/p' requirements.lock; $(BIN)/python -m pip freeze --exclude-editable ) > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+
+# Weights to measure with; SAHI is the python of an environment that has it (benchmarks/bench_sahi.py).
+WEIGHTS ?=
+SAHI    ?=
+BENCH    = $(BIN)/python benchmarks/check.py --weights "$(WEIGHTS)" $(if $(SAHI),--sahi "$(SAHI)")
+
+bench: $(STAMP)  ## quick benchmarks, ratios against bounds: make bench WEIGHTS=model.safetensors
+	@test -n "$(WEIGHTS)" || { echo "Weights are needed: make $@ WEIGHTS=model.safetensors"; exit 1; }
+	$(BENCH)
+
+bench-all: $(STAMP) ## the long benchmarks: hours
+	@test -n "$(WEIGHTS)" || { echo "Weights are needed: make $@ WEIGHTS=model.safetensors"; exit 1; }
+	$(BENCH) --all
 
 docs: $(STAMP)   ## write the tables of docs/ that come from code
 	$(BIN)/python -m components.errors > docs/errors.md

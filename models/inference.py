@@ -40,6 +40,12 @@ GUIDE_REACH: Final = 2
 #: Where more than this share of a level is possible, a plain convolution is faster.
 DENSE_SHARE: Final = 0.3
 
+#: Rows of the matrix products are filled up to multiples of these: a library keeps one prepared kernel for
+#: every shape that it has met, and memory would grow with each new number of cells, boxes or masks.
+CELL_ROWS: Final = 512
+BOX_ROWS: Final = 32
+MASK_ROWS: Final = 16
+
 #: The form's number of proposals is meant for an image of this area [px].
 PROPOSAL_AREA: Final = 256 * 256
 
@@ -79,6 +85,12 @@ def fold_batch_norms(module: nn.Module) -> int:
 
 def _growth(height: int, width: int) -> float:
     return max(1.0, height * width / PROPOSAL_AREA)
+
+
+def _filled(rows: Tensor, multiple: int) -> Tensor:
+    """Rows of zeros added up to a multiple."""
+    missing = -len(rows) % multiple
+    return functional.pad(rows, (0, 0) * (rows.ndim - 1) + (0, missing)) if missing else rows
 
 
 class _InputCast(nn.Module):
@@ -264,9 +276,10 @@ class InferenceNetwork(nn.Module):
         near = rows[index.flatten()].view(len(cells), 9, channels)
         near = near * inside.view(len(cells), 9, 1)
         weight = conv.weight.permute(0, 2, 3, 1).flatten(1)
-        hidden = functional.linear(near.flatten(1), weight, conv.bias).relu()
+        filled = _filled(near.flatten(1), CELL_ROWS)
+        hidden = functional.linear(filled, weight, conv.bias).relu()
         logits, deltas = (
-            functional.linear(hidden, layer.weight.flatten(1), layer.bias)
+            functional.linear(hidden, layer.weight.flatten(1), layer.bias)[: len(cells)]
             for layer in (head.cls_logits, head.bbox_pred)
         )
         return logits, deltas
@@ -276,7 +289,9 @@ class InferenceNetwork(nn.Module):
     ) -> list[dict[str, Tensor]]:
         heads = self.roi_heads
         features = self._read(table, proposals, self.spec.box_pool)
-        logits, deltas = heads.box_predictor(heads.box_head(features))
+        n = len(features)
+        logits, deltas = heads.box_predictor(heads.box_head(_filled(features, BOX_ROWS)))
+        logits, deltas = logits[:n], deltas[:n]
         boxes, scores, labels = heads.postprocess_detections(
             logits.float(), deltas.float(), proposals, sizes
         )
@@ -293,7 +308,8 @@ class InferenceNetwork(nn.Module):
         side = 2 * self.spec.mask_pool
         labels = torch.cat([f["labels"] for f in found])
         if len(labels):
-            logits = heads.mask_predictor(heads.mask_head(features))
+            filled = _filled(features, MASK_ROWS)
+            logits = heads.mask_predictor(heads.mask_head(filled))[: len(labels)]
             chosen = logits[torch.arange(len(labels), device=labels.device), labels]
             masks = chosen.float().sigmoid()[:, None]
         else:
