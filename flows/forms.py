@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from models.flops import count
-from models.forms import FORMS, ModelSpec, Spec
+from models.forms import FORMS, ModelSpec, Spec, least_channels
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class FormRow:
         Of the levels that propose, finest first [px].
     anchors : tuple of float
         Smallest and largest anchor side [px]; empty without anchors.
+    channels : int
+        Of the image with which it was counted.
     parameters : int
         Learned numbers.
     image_gflops, box_gflops, mask_gflops : float
@@ -38,6 +40,7 @@ class FormRow:
     attention: tuple[str, ...]
     strides: tuple[int, ...]
     anchors: tuple[float, ...]
+    channels: int
     parameters: int
     image_gflops: float
     box_gflops: float
@@ -70,7 +73,7 @@ def list_forms(channels: int, size: int) -> FormTable:
     Parameters
     ----------
     channels : int
-        Channels of the image.
+        Channels of the image; a form that needs more is counted with as many as it needs.
     size : int
         Side of the image [px].
 
@@ -87,6 +90,7 @@ def list_forms(channels: int, size: int) -> FormTable:
 
 
 def _row(name: str, spec: Spec, channels: int, size: int) -> FormRow:
+    channels = max(channels, least_channels(spec))
     cost = count(spec, channels, 2, size)
     gflops = [f / 1e9 for f in (cost.image_flops, cost.box_flops, cost.mask_flops)]
     if isinstance(spec, ModelSpec):
@@ -104,9 +108,10 @@ def _row(name: str, spec: Spec, channels: int, size: int) -> FormRow:
             spec.attention,
             tuple(spec.finest_stride * 2**i for i in range(levels)),
             (min(sides), max(sides)),
+            channels,
             cost.parameters,
             *gflops,
         )
     strides = tuple(2**i for i in range(len(spec.widths)))
     trunk = "-".join(map(str, spec.widths))
-    return FormRow(name, trunk, (), (), strides, (), cost.parameters, *gflops)
+    return FormRow(name, trunk, (), (), strides, (), channels, cost.parameters, *gflops)

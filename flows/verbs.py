@@ -379,7 +379,7 @@ def plan(
 
 @app.command("models")
 def models_command(
-    channels: Annotated[int, typer.Option("--channels", min=1, help="Channels of the image.")] = 3,
+    channels: Annotated[int, typer.Option("--channels", min=1, help="Channels of the image.")] = 7,
     size: Annotated[int, typer.Option("--size", min=64, help="Side of the image [px].")] = 256,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.forms import ModelSpec, Spec, UNetSpec
+from models.forms import ModelSpec, Spec, UNetSpec, least_channels
 from models.mask_rcnn import SmallObjectMaskRCNN
 from models.unet import ComponentUNet
 
@@ -100,9 +100,7 @@ def _check_mask_rcnn(spec: ModelSpec, in_channels: int) -> None:
     if min(spec.candidates, spec.proposals, spec.attention_keys, spec.group_width) < 1:
         msg = "candidates, proposals, attention_keys and group_width must be 1 or more"
         raise ValueError(msg)
-    if spec.contrast_products and (
-        not spec.contrast_window or max(map(max, spec.contrast_products)) >= in_channels
-    ):
+    if spec.contrast_products and (not spec.contrast_window or in_channels < least_channels(spec)):
         msg = f"contrast_products {spec.contrast_products} need a contrast of their channels"
         raise ValueError(msg)
     for groups, width in zip(spec.groups, spec.widths, strict=True):

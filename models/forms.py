@@ -152,6 +152,24 @@ class UNetSpec:
 #: Any form.
 Spec = ModelSpec | UNetSpec
 
+
+def least_channels(spec: Spec) -> int:
+    """Channels that an image must have at least for a form.
+
+    Parameters
+    ----------
+    spec : ModelSpec or UNetSpec
+        The form.
+
+    Returns
+    -------
+    int
+        1, or more where products of channels are among the input.
+    """
+    products = spec.contrast_products if isinstance(spec, ModelSpec) else ()
+    return 1 + max((max(pair) for pair in products), default=0)
+
+
 #: Groups of a ResNeXt stage (Xie et al. 2017, arXiv:1611.05431; 32 paths in the paper).
 CARDINALITY: Final = 32
 

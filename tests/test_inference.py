@@ -356,5 +356,5 @@ def test_stored_probabilities_stitch_like_the_original(tmp_path: Path) -> None:
     save_shard(tmp_path / "s.npz", [WindowResult(0, "done", "", 1.0, False, (seen,))])
     back = load_shard(tmp_path / "s.npz", range(1))
     assert back is not None
-    (one,) = stitch(back[0].detections, {0: w}, (64, 64))
+    [one] = stitch(back[0].detections, {0: w}, (64, 64)).instances
     assert (one.area_px, one.score) == (24, 0.8)

@@ -309,6 +309,9 @@ class WholeObjects:
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown()
 
+    def limit(self, *_: int) -> int:
+        return 1000
+
     def submit(
         self, images: np.ndarray[Any, Any], scale: int = 1
     ) -> Future[list[list[RawDetection]]]:

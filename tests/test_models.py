@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.build import build_model, detect, detection_limit
 from models.contrast import LocalContrast
-from models.forms import FORMS, ModelSpec, spec_from_dict
+from models.forms import FORMS, ModelSpec, least_channels, spec_from_dict
 from models.images import ImagesAsTheyAre
 from models.paste import paste_masks
 from models.targets import IGNORED_SHARE, ignored_share, learnable
@@ -53,8 +53,7 @@ def nothing(side: int = 64) -> dict[str, Tensor]:
 @pytest.mark.parametrize("form", list(FORMS))
 def test_every_form_trains_and_detects(form: str) -> None:
     spec = FORMS[form]
-    products = getattr(spec, "contrast_products", ())
-    channels = 7 if products else 1 + list(FORMS).index(form) % 7
+    channels = max(least_channels(spec), 1 + list(FORMS).index(form) % 7)
     torch.manual_seed(0)
     model = build_model(spec, channels, 3, max_detections=5)
     # One image for the paper's forms: their heads cost seconds an image.

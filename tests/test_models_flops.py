@@ -109,6 +109,7 @@ def test_verb_lists_every_form(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["form"] for row in table["rows"]] == list(FORMS)
     assert "2 FLOPs" in table["convention"]
     rows = {row["form"]: row for row in table["rows"]}
+    assert (rows["slopewatch-s2"]["channels"], rows["demo"]["channels"]) == (5, 2)
     for form in ("demo", "resnext-dcb-sa-small", "unet"):
         model = build_model(FORMS[form], 2, 2)
         assert rows[form]["parameters"] == sum(p.numel() for p in model.parameters())
