@@ -41,6 +41,8 @@ class Conditions:
         Rms error of the terrain model [m].
     coherence_gain : float
         Factor of the coherence.
+    negatives_gain : float
+        Factor of the density of what can be taken for a landslide.
     least_motion : (float, float)
         Range of the motion at the slower end of a landslide, relative to the faster one.
     taper : (float, float)
@@ -57,6 +59,7 @@ class Conditions:
     cells_per_1000km2: float = 6.0
     dem_error_m: float = 5.0
     coherence_gain: float = 1.0
+    negatives_gain: float = 1.0
     least_motion: tuple[float, float] = (0.1, 0.3)
     taper: tuple[float, float] = (2.0, 8.0)
 
@@ -94,6 +97,7 @@ def draw_conditions(rng: np.random.Generator) -> Conditions:
         cells_per_1000km2=float(rng.uniform(0.0, 25.0)),
         dem_error_m=float(rng.uniform(1.0, 10.0)),
         coherence_gain=float(rng.uniform(0.8, 1.15)),
+        negatives_gain=float(np.exp(rng.uniform(0.0, np.log(6.0)))),
         least_motion=(least, min(least + 0.2, 1.0)),
         taper=(taper, 1.5 * taper),
     )

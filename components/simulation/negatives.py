@@ -143,7 +143,9 @@ class Negatives:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def place_negatives(rng: np.random.Generator, ground: Ground, footprints: Bool) -> Negatives:
+def place_negatives(
+    rng: np.random.Generator, ground: Ground, footprints: Bool, gain: float = 1.0
+) -> Negatives:
     """Place hard negatives where their kinds occur, clear of landslides and of each other.
 
     Parameters
@@ -154,6 +156,8 @@ def place_negatives(rng: np.random.Generator, ground: Ground, footprints: Bool) 
         Terrain.
     footprints : ndarray of bool [H, W]
         Ground of landslides.
+    gain : float
+        Factor of the densities of `KINDS`.
 
     Returns
     -------
@@ -168,7 +172,7 @@ def place_negatives(rng: np.random.Generator, ground: Ground, footprints: Bool) 
     counts: dict[str, int] = {}
     unplaced = 0
     for kind in KINDS:
-        wanted = int(rng.poisson(kind.per_1000km2 * km2 / 1000.0))
+        wanted = int(rng.poisson(gain * kind.per_1000km2 * km2 / 1000.0))
         eligible = (
             (ground.sliding_slope >= kind.slope_deg[0])
             & (ground.sliding_slope <= kind.slope_deg[1])

@@ -15,7 +15,7 @@ from components.simulation.fields import Bool, Float, Labels
 from components.simulation.labels import Label
 from components.simulation.landslides import Landslide, landslide_count, place_landslides
 from components.simulation.look import Direction, make_look
-from components.simulation.negatives import place_negatives
+from components.simulation.negatives import Negative, place_negatives
 from components.simulation.observe import make_track, observe
 from components.simulation.terrain import Terrain, generate_terrain, make_ground
 
@@ -158,7 +158,10 @@ def simulate_scene(
     placement = place_landslides(
         rng, ground, landslide_count(ground, landslides_per_1000km2), 1, days, conditions
     )
-    hard = place_negatives(rng, ground, placement.footprints > 0).items if negatives else ()
+    hard: tuple[Negative, ...] = ()
+    if negatives:
+        found = place_negatives(rng, ground, placement.footprints > 0, conditions.negatives_gain)
+        hard = found.items
     look = make_look(rng, shape, resolution_m, direction)
     track = make_track(ground, look)
     atmosphere = Atmosphere(ground, conditions)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from components.training.data import Place
 
 #: Raised when the same settings give other tiles.
-ALGORITHM: Final = "scenes-2"
+ALGORITHM: Final = "scenes-3"
 
 #: Tiles cut from one scene, and how much larger than a tile its side is.
 TILES_A_SCENE: Final = 2
