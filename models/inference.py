@@ -27,6 +27,7 @@ from torch.nn import functional
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from models.build import Detections
+from models.deformable import DeformableConv2d
 from models.mask_rcnn import SmallObjectMaskRCNN
 from models.roi import FeatureTable, feature_table, levels_of, roi_align
 
@@ -141,6 +142,9 @@ class InferenceNetwork(nn.Module):
         self.pad, self.postprocess = model.transform, model.transform.postprocess
         fold_batch_norms(self)
         self.to(dtype).to(memory_format=torch.channels_last)
+        for part in self.modules():
+            if isinstance(part, DeformableConv2d):  # offsets of a fraction of a pixel
+                part.float()
         self.backbone.trunk.contrast = _InputCast(self.backbone.trunk.contrast, dtype)
         self._cells_last(self.roi_heads.box_head.fc6)
         # Coordinates keep float32, whatever the network's precision.

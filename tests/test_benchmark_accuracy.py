@@ -21,7 +21,8 @@ from components.evaluation.accuracy import (
 )
 from components.evaluation.simtruth import read_truth
 from components.grid import Window
-from components.inference.instances import Instance, save_instances
+from components.inference.instance_file import save_instances
+from components.inference.instances import Instance
 from components.products.registry import discover
 from components.simulation.region import simulate_region
 from components.workspace import Workspace

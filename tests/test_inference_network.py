@@ -218,3 +218,13 @@ def test_local_contrast_is_the_difference_to_the_mean_of_known_neighbours(
     found = LocalContrast(window)(torch.from_numpy(x)[None, None])
     np.testing.assert_allclose(found[0, 1].numpy(), wanted, atol=1e-9)
     np.testing.assert_array_equal(found[0, 0].numpy(), x)
+
+
+@pytest.mark.parametrize("form", ["resnext-dcb-cbam-small", "resnext-dcb-sa-small"])
+def test_deformable_and_attentive_forms_compute_in_bfloat16(form: str) -> None:
+    model, batch = network(FORMS[form]), images()
+    exact = detect_batch(InferenceNetwork(model, torch.float32, 0.0), batch)
+    half = detect_batch(InferenceNetwork(model, torch.bfloat16, 0.0), batch)
+    for one, two in zip(half, exact, strict=True):
+        assert len(one.scores)
+        assert abs(float(one.scores.mean() - two.scores.mean())) < 0.02
