@@ -39,7 +39,7 @@ from components.cube.store import StoreWriter, chunking, create_store, open_arra
 from components.dataset.presets import CHANNELS
 from components.grid import block_windows, geobox_from_dict, geobox_to_dict
 from components.inference import compute, run
-from components.inference.instances import load_instances
+from components.inference.instance_file import load_instances
 from components.inference.plan import make_plan
 from components.inference.predict import Predictor
 from components.inference.read import read_run
