@@ -176,8 +176,7 @@ def stopwatch(spent: dict[str, float]) -> Iterator[None]:
         (compute, "read_run", "read and render (1 thread)"),
         (Predictor, "_run", "network and pasting (all lanes)"),
         (compute, "save_shard", "shards"),
-        (run, "_stitch", "stitch"),
-        (run, "save_instances", "publish"),
+        (run, "_stitch", "stitch and write"),
     )
     kept = [(place, name, getattr(place, name)) for place, name, _ in parts]
     for place, name, label in parts:

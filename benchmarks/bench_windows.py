@@ -21,7 +21,8 @@ from bench_infer import base_workspace, mirrored
 
 from components.config import InferConfig, load_config
 from components.cube.read import list_cubes
-from components.inference.instances import Instance, load_instances
+from components.inference.instance_file import load_instances
+from components.inference.instances import Instance
 from components.inference.predict import read_card
 from components.inference.run import INSTANCES, infer_cube
 from components.workspace import Workspace
