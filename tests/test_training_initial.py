@@ -65,7 +65,12 @@ def test_other_number_of_classes_keeps_the_trunk(
 
 
 def test_samples_and_proposals_may_differ(weights: tuple[Path, SmallObjectMaskRCNN]) -> None:
-    start_from(weights[0], fresh(proposals=7, rpn_samples=5, box_samples=9), "other", INFO)
+    path, source = weights
+    model = fresh(proposals=7, rpn_samples=5, box_samples=9)
+    report = start_from(path, model, "other", INFO)
+    assert report["loaded"] == len(source.state_dict())
+    for name, value in source.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
 
 
 def code_of(path: Path, model: SmallObjectMaskRCNN, info: dict[str, Any] = INFO) -> ModelError:
