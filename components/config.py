@@ -228,12 +228,17 @@ class InferConfig(Section):
     """Weights (.safetensors with its card beside it); empty: those trained in the workspace."""
     window: int = Field(default=512, ge=64)
     """Window side [px]."""
+    context: int = Field(default=256, ge=64)
+    """Ground that the network sees at least, a side [px]: smaller windows are read with their surroundings.
+    With less than its training tiles (192 px for the released weights) a network makes false alarms."""
     overlap: float = Field(default=0.2, ge=0, lt=1)
     """Shared fraction of neighbouring windows."""
     scales: tuple[int, ...] = (1,)
     """Scales of the windows: `[1, 2]` adds a pass over windows of twice the ground at half the resolution."""
     coarse_min_share: float = Field(default=0.5, gt=0)
     """Landslides of a coarser pass count from this length on, as a share of the finest window's side."""
+    augment: Literal["none", "flips"] = "none"
+    """`flips`: the network also sees every window mirrored, and means count; four times the cost."""
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Windows a forward pass; halved where memory runs out."""
     quiet_sigma: float = Field(default=0.2, ge=0)

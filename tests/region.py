@@ -22,6 +22,7 @@ SMALL = (
     "train.validate_every=1",
     "train.threads=2",
     "infer.window=128",
+    "infer.context=128",
     "infer.score_min=0.02",
     "inventory.score_min=0.02",
 )

@@ -25,7 +25,14 @@ from models.weights import save_weights
 SHAPE = (380, 350)
 GRID = GeoBox(SHAPE, Affine(25.0, 0, 400_000.0, 0, -25.0, 4_000_000.0), "EPSG:32647")
 CFG = InferConfig(
-    window=64, overlap=0.33, batch_size=3, max_detections=6, score_min=0.3, threads=1, device="cpu"
+    window=64,
+    context=64,
+    overlap=0.33,
+    batch_size=3,
+    max_detections=6,
+    score_min=0.3,
+    threads=1,
+    device="cpu",
 )
 #: Two corners without data.
 EMPTY = (slice(0, 100), slice(0, 130))

@@ -32,7 +32,13 @@ from models.weights import read_card, save_weights
 
 #: One region of each split, too small to mean anything.
 TRIAL = ("--side", "320", "--regions", "1")
-SETTINGS = ("infer.window=128", "infer.score_min=0.02", "infer.threads=1", "infer.device=cpu")
+SETTINGS = (
+    "infer.window=128",
+    "infer.context=128",
+    "infer.score_min=0.02",
+    "infer.threads=1",
+    "infer.device=cpu",
+)
 
 
 def write_weights(path: Path, seed: int = 0) -> Path:

@@ -32,7 +32,7 @@ from components.errors import ModelError, ProcessingError, WorkspaceError
 from components.grid.windows import Window
 from components.inference import predict as prediction
 from components.inference.instance_file import load_instances
-from components.inference.plan import Plan, make_plan, planned_windows
+from components.inference.plan import Plan, make_plan, planned_windows, view_side
 from components.inference.predict import Predictor, RawDetection, read_card
 from components.inference.quiet import block_contrast, largest_in
 from components.inference.read import read_run, runs
@@ -137,6 +137,56 @@ def test_windows_cover_the_map_begin_in_phase_and_overlap_as_asked(
             assert end <= after_end
         for first, end in spans:
             assert end - first <= size * (window + 15)
+
+
+@given(
+    st.integers(1, 900),
+    st.integers(64, 300),
+    st.integers(64, 300),
+    st.floats(0, 0.5),
+    st.sampled_from([1, 2]),
+)
+@settings(max_examples=40)
+def test_a_small_window_is_read_with_equal_surroundings_in_phase(
+    length: int, window: int, context: int, overlap: float, scale: int
+) -> None:
+    assume(round(window * (1 - overlap)) <= window - 8)
+    cfg = InferConfig(
+        window=window, context=context, overlap=overlap, scales=tuple(range(1, scale + 1))
+    )
+    side = view_side(cfg)
+    assert max(window, context) <= side < max(window + 1, context + 32)
+    for w in planned_windows((77, length), cfg):
+        ground, view, s = w.ground, w.view, w.scale
+        assert view.row <= ground.row < ground.row_end <= view.row_end <= 77
+        assert view.col <= ground.col < ground.col_end <= view.col_end <= length
+        assert view.col % (16 * s) == 0
+        left, right = ground.col - view.col, view.col_end - ground.col_end
+        if view.col and view.col_end < length:
+            assert left == right == (side - window) // 2 * s
+        # At the ends of the map it keeps its size.
+        assert min(side * s, length) <= view.width < (side + 16) * s
+        if window >= context:
+            assert view == ground
+
+
+def test_the_network_sees_the_surroundings_and_the_window_keeps_its_ground(
+    region: tuple[Path, Path],
+) -> None:
+    plan = plan_of(region, context=160)
+    for ids in (run for shard in plan.shards[:2] for run in runs(plan, shard)):
+        for r in read_run(plan, ids):
+            ground, view = (plan.windows[r.window_id].ground, plan.windows[r.window_id].view)
+            layers = read_layers(plan.ws, plan.cube.track, plan.cube.period, plan.layers, view)
+            inside = layers["valid"][
+                ground.row - view.row : ground.row_end - view.row,
+                ground.col - view.col : ground.col_end - view.col,
+            ]
+            assert r.valid_fraction == inside.mean()
+            assert bool(r.skipped) == (inside.mean() < CFG.valid_fraction_min)
+            if r.image is not None:
+                wanted = render("rate", layers, plan.cube.sigma_velocity)
+                np.testing.assert_array_equal(r.image, wanted)
 
 
 # -- quiet windows ---------------------------------------------------------------------------------
@@ -321,8 +371,8 @@ class WholeObjects:
         labels, _ = ndimage.label(image[0] < -2.0, np.ones((3, 3)))
         out = []
         for k, (rows, cols) in enumerate(ndimage.find_objects(labels), 1):
-            size = image.shape[1]
-            if min(rows.start, cols.start) == 0 or max(rows.stop, cols.stop) == size:
+            (height, width), low = image.shape[1:], min(rows.start, cols.start)
+            if low == 0 or rows.stop == height or cols.stop == width:
                 continue  # cut by the window's edge
             mask = (labels[rows, cols] == k).astype(np.float32)
             fine = np.repeat(np.repeat(mask, scale, 0), scale, 1)
@@ -346,12 +396,16 @@ def test_a_landslide_larger_than_several_windows_is_one_object(
     weights = write_weights(tmp_path / "w.safetensors")
     monkeypatch.setattr(prediction, "Predictor", WholeObjects)
     fine = infer_cube(ws, cube, weights, CFG)
-    assert sorted(i.area_px for i in load_instances(fine.folder / "instances.npz")) == [64] * 5
+    alone = load_instances(fine.folder / "instances.npz")
+    assert [i.area_px for i in alone] == [64] * 5
     assert fine.meta["coarse"] == {"kept": 0, "dropped": 0}
     both = infer_cube(ws, cube, weights, CFG.model_copy(update={"scales": (1, 2, 4)}))
     found = load_instances(both.folder / "instances.npz")
     *little, large = sorted(found, key=lambda i: i.area_px)
     assert [i.area_px for i in little] == [64] * 5
+    # Coarse windows are silent about the small ones, and are not counted as if they had missed them.
+    places = {(i.row, i.col): (i.n_windows, i.n_covering) for i in alone}
+    assert {(i.row, i.col): (i.n_windows, i.n_covering) for i in little} == places
     drawn = np.zeros(SHAPE, bool)
     drawn[large.row : large.bounds[2], large.col : large.bounds[3]] = large.mask
     wanted, _ = ndimage.label(truth)
@@ -359,6 +413,43 @@ def test_a_landslide_larger_than_several_windows_is_one_object(
     assert (drawn & wanted).sum() / (drawn | wanted).sum() > 0.9
     assert both.meta["coarse"]["kept"] >= 1
     assert both.meta["coarse"]["dropped"] >= 5
+
+
+def test_with_surroundings_small_windows_find_what_is_larger_than_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces on the windows' own ground are put together to the landslide that no window holds."""
+    truth = np.zeros(SHAPE, bool)
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    truth[np.hypot((y - 190) / 70, (x - 170) / 30) < 1] = True  # 139 px long, windows of 64 px
+    for r, c in [(30, 200), (60, 300), (150, 300), (300, 250), (350, 60), (60, 60)]:
+        truth[r : r + 8, c : c + 8] = True
+    displacement = np.random.default_rng(3).normal(0, 0.0005, SHAPE) - 0.03 * truth
+    ws = Workspace(tmp_path / "ws")
+    cube = make_cube(ws.root, tmp_path / "product", displacement)
+    weights = write_weights(tmp_path / "w.safetensors")
+    monkeypatch.setattr(prediction, "Predictor", WholeObjects)
+    cfg = CFG.model_copy(update={"context": 320})
+    found = infer_cube(ws, cube, weights, cfg)
+    drawn = np.zeros(SHAPE, bool)
+    instances = load_instances(found.folder / "instances.npz")
+    for i in instances:
+        drawn[i.row : i.bounds[2], i.col : i.bounds[3]] |= i.mask
+        assert i.agreement == 1.0
+    assert len(instances) == 7
+    np.testing.assert_array_equal(drawn, truth)
+    rows = json.loads((found.folder / "windows.json").read_text())
+    labels, n = ndimage.label(truth)
+    for r in rows:
+        w = Window(r["row"], r["col"], r["height"], r["width"])
+        assert r["detections"] == len(np.unique(labels[w.slices])) - 1
+    beyond = sum(r["beyond"] for r in rows)
+    assert found.meta["windows"]["beyond"] == beyond > n * len(rows) / 4
+    # Without surroundings the large one is never seen whole.
+    bare = infer_cube(ws, cube, weights, CFG)
+    assert bare.meta["n_instances"] == 6
+    assert bare.meta["windows"]["beyond"] == 0
+    assert bare.meta["window_key"] != found.meta["window_key"]
 
 
 def test_masks_of_coarse_windows_are_drawn_at_the_maps_resolution(tmp_path: Path) -> None:

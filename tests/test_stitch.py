@@ -334,6 +334,34 @@ def test_agreement_counts_the_windows_that_looked() -> None:
     assert (of_three.n_windows, of_three.n_covering) == (3, 3)
 
 
+def test_a_coarse_window_is_asked_about_long_landslides_only() -> None:
+    """Four fine windows, and a coarse one over them that is silent about what is shorter than 30 px."""
+    truth = np.zeros((64, 64), np.int64)
+    truth[28:36, 26:38] = 1  # 12 px long: in all four fine windows
+    truth[50:56, 4:60] = 2  # 56 px long: cut by the fine windows
+    windows = window_map(truth.shape, 48, 0.67)
+    coarse = len(windows)
+    seen = oracle(truth, windows)
+    windows[coarse] = Window(0, 0, 64, 64)
+    long = detection(coarse, windows[coarse], truth == 2)
+    shape, silent = truth.shape, {coarse: 30.0}
+    short, both = stitch_counted([*seen, long], windows, shape, shortest=silent).instances
+    assert (short.n_windows, short.n_covering, short.agreement) == (4, 4, 1.0)
+    assert (both.n_windows, both.n_covering) == (3, 3)
+    # It says nothing: that tells of the long one, and of the short one nothing.
+    short, missed = stitch_counted(seen, windows, shape, shortest=silent).instances
+    assert (short.n_windows, short.n_covering) == (4, 4)
+    assert (missed.n_windows, missed.n_covering) == (2, 3)
+    # A window that is asked about everything counts for both.
+    short, missed = stitch_counted(seen, windows, shape).instances
+    assert (short.n_windows, short.n_covering) == (4, 5)
+    assert (missed.n_windows, missed.n_covering) == (2, 3)
+    # 30 px of length are asked for, and a window that holds a shorter piece is not.
+    windows[coarse] = Window(0, 0, 64, 32)
+    (_, missed) = stitch_counted(seen, windows, shape, shortest=silent).instances
+    assert (missed.n_windows, missed.n_covering) == (2, 2)
+
+
 def test_the_window_that_sees_it_in_the_middle_decides_mask_and_score() -> None:
     a, b = Window(0, 0, 64, 64), Window(0, 40, 64, 64)
     shape = (64, 104)

@@ -55,11 +55,12 @@ def streamed(
     shape: tuple[int, int],
     order: list[int],
     step: int,
+    shortest: dict[int, float] | None = None,
 ) -> tuple[list[Instance], StitchCounts]:
     by_window: dict[int, list[Detection]] = {i: [] for i in windows}
     for d in seen:
         by_window[d.window_id].append(d)
-    stitcher = Stitcher(windows, shape, step=step)
+    stitcher = Stitcher(windows, shape, shortest=shortest, step=step)
     found = [i for w in order for i in stitcher.add(w, by_window[w])]
     found += stitcher.finish()
     return [found[k] for k in order_of(found)], stitcher.counts
@@ -109,6 +110,37 @@ def test_the_truth_comes_back_in_any_steps_and_scales(
     windows = dict(enumerate(dict.fromkeys(plans)))
     found, _ = streamed(oracle(truth, windows), windows, truth.shape, list(windows), step)
     assert keys(found) == keys_of_truth(truth)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), step=st.sampled_from([1, 5, 40]), shuffled=st.booleans())
+def test_steps_and_order_do_not_matter_where_coarse_windows_are_silent_about_short_landslides(
+    seed: int, step: int, shuffled: bool
+) -> None:
+    truth = natural_scene(seed, (130, 100), gap=1)
+    windows = window_map(truth.shape, 40, 0.4)
+    coarse = range(len(windows), len(windows) + len(window_map(truth.shape, 80, 0.4)))
+    windows |= zip(coarse, window_map(truth.shape, 80, 0.4).values(), strict=True)
+    seen = [
+        d
+        for d in a_detector(truth, windows, seed, 1)
+        if d.window_id < coarse.start or max(d.prob.shape) >= 25
+    ]
+    order = list(windows)
+    if shuffled:
+        order = np.random.default_rng(seed).permutation(order).tolist()
+    shortest = dict.fromkeys(coarse, 25.0)
+    whole = stitch(seen, windows, truth.shape, shortest=shortest)
+    found, counts = streamed(seen, windows, truth.shape, order, step, shortest)
+    same(whole.instances, found)
+    assert counts == whole.counts
+    # Asking fewer windows changes what was asked, and nothing of what was found.
+    for one, asked in zip(
+        whole.instances, stitch(seen, windows, truth.shape).instances, strict=True
+    ):
+        assert one.n_windows == asked.n_windows
+        assert one.n_covering <= asked.n_covering or max(one.mask.shape) >= 25
+        np.testing.assert_array_equal(one.mask, asked.mask)
 
 
 @settings(max_examples=15, deadline=None)

@@ -134,7 +134,7 @@ def check_channels(channels: Sequence[str]) -> None:
         raise ModelError(
             "SW-404",
             f"channels {unknown} are not known to keep their meaning under mirrors and turns",
-            remedy="Train without augmentation, or use scalar channels.",
+            remedy="Switch augmentation off, or use scalar channels.",
         )
 
 

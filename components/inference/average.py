@@ -322,13 +322,19 @@ def _is_sliver(pool: Pool, coverage: Coverage) -> Bool:
 def _n_covering(
     runs: Runs, tight: Int, seen: Int, slots: _Slots, coverage: Coverage, ran: Bool
 ) -> Int:
-    """Member windows, and others that hold about as much of the landslide as the best-placed one."""
+    """Member windows, and others that hold about as much of the landslide as the best-placed one.
+
+    A window that says nothing of short landslides is asked about long ones only.
+    """
     near, window = coverage.looking_at(tight[seen])
     near, window = seen[near[ran[window]]], window[ran[window]]
     box, frame = tight[near], coverage.boxes[window]
-    held = runs.areas()[near]
+    held, piece = runs.areas()[near], box.copy()
     partly = np.flatnonzero((box[:, :2] < frame[:, :2]).any(1) | (box[:, 2:] > frame[:, 2:]).any(1))
-    held[partly] = runs.cut(near[partly], frame[partly]).areas()
+    cut = runs.cut(near[partly], frame[partly])
+    held[partly], piece[partly] = cut.areas(), cut.boxes()
+    asked = (piece[:, 2:] - piece[:, :2]).max(axis=1, initial=0) >= coverage.shortest[window]
+    near, window, held = near[asked], window[asked], held[asked]
     most = np.zeros(len(tight), np.int64)
     np.maximum.at(most, near, held)
     enough = (held > 0) & (held >= COVERING_SHARE * most[near])

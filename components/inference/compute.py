@@ -17,7 +17,8 @@ import numpy as np
 
 from components.errors import ProcessingError
 from components.inference.instances import Detection, dequantise, quantise
-from components.inference.plan import Plan
+from components.inference.looks import LOOKS, merged, seen, unturned
+from components.inference.plan import Plan, PlannedWindow, view_side
 from components.inference.read import WINDOW_ERRORS, Ready, read_run, reason, runs
 from components.inference.shards import State, WindowResult, save_shard, shard_path
 
@@ -47,7 +48,7 @@ class MemoryGuard:
     def __init__(self, plan: Plan, predictor: Predictor) -> None:
         wanted = plan.cfg.batch_size
         if wanted == "auto":
-            side = plan.cfg.window * predictor.upsample
+            side = view_side(plan.cfg) * predictor.upsample
             wanted = predictor.batch_size(side, side)
         self.size = int(wanted)
         self.halved = 0
@@ -67,11 +68,11 @@ class MemoryGuard:
 
 
 class _Batch(NamedTuple):
-    """Windows of a shard in flight; without a future where none of them has an image."""
+    """Windows of a shard in flight, a future a look; without any where no window has an image."""
 
     shard: int
     windows: Sequence[Ready]
-    future: Future[list[list[RawDetection]]] | None
+    futures: Sequence[Future[list[list[RawDetection]]]]
 
 
 def work_through(
@@ -135,7 +136,7 @@ def _batches(
                 seen += len(run)
                 idle = [r for r in run if r.image is None]
                 if idle:
-                    yield _Batch(number, idle, None)
+                    yield _Batch(number, idle, [])
                 for ready in run:
                     if ready.image is None:
                         continue
@@ -152,7 +153,9 @@ def _batches(
 
 def _begin(plan: Plan, number: int, windows: Sequence[Ready], predictor: Predictor) -> _Batch:
     scale = plan.windows[windows[0].window_id].scale
-    return _Batch(number, windows, predictor.submit(_stack(windows), scale))
+    images = _stack(windows)
+    looks = LOOKS[plan.cfg.augment]
+    return _Batch(number, windows, [predictor.submit(seen(images, k), scale) for k in looks])
 
 
 def _stack(windows: Sequence[Ready]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -180,11 +183,11 @@ def _finish(
     plan: Plan, batch: _Batch, predictor: Predictor, guard: MemoryGuard
 ) -> list[WindowResult]:
     """Results of a batch; one that failed is tried again in halves or window by window."""
-    if batch.future is None:
+    if not batch.futures:
         return [_without_image(r) for r in batch.windows]
     windows = batch.windows
     try:
-        found = batch.future.result()
+        found = [f.result() for f in batch.futures]
     except MemoryError:
         guard.halve(len(windows))
         parts = [windows[i : i + guard.size] for i in range(0, len(windows), guard.size)]
@@ -196,8 +199,8 @@ def _finish(
         parts = [[one] for one in windows]
     else:
         return [
-            _result(plan, r, raw, predictor.limit(*_size(r)))
-            for r, raw in zip(windows, found, strict=True)
+            _result(plan, r, looks, predictor)
+            for r, looks in zip(windows, zip(*found, strict=True), strict=True)
         ]
     return [
         r
@@ -213,25 +216,44 @@ def _size(ready: Ready) -> tuple[int, int]:
     return ready.image.shape[-2], ready.image.shape[-1]
 
 
-def _result(plan: Plan, ready: Ready, raw: Sequence[RawDetection], limit: int) -> WindowResult:
-    window = plan.windows[ready.window_id].ground
-    detections = tuple(
-        Detection(
-            window_id=ready.window_id,
-            category=d.category,
-            score=d.score,
-            row=window.row + d.row,
-            col=window.col + d.col,
-            # As the shard will give it back: a resumed run must stitch the same numbers. A coarse pixel
-            # at the map's edge can reach beyond it.
-            prob=dequantise(quantise(d.prob[: window.height - d.row, : window.width - d.col])),
-        )
-        for d in raw
-        if d.row < window.height and d.col < window.width
-    )
+def _result(
+    plan: Plan, ready: Ready, looks: Sequence[Sequence[RawDetection]], predictor: Predictor
+) -> WindowResult:
+    window, shape = plan.windows[ready.window_id], _size(ready)
+    unit = window.scale / predictor.upsample
+    turned = [
+        unturned(found, look, shape, unit)
+        for look, found in zip(LOOKS[plan.cfg.augment], looks, strict=True)
+    ]
+    joined = merged(turned, plan.cfg.score_min)
+    pieces = [_on_ground(ready.window_id, window, d) for d in joined.found]
+    detections = tuple(d for d in pieces if d is not None)
+    limit = predictor.limit(*shape)
     return WindowResult(
-        ready.window_id, "done", "", ready.valid_fraction, len(raw) >= limit, detections
+        ready.window_id,
+        "done",
+        "",
+        ready.valid_fraction,
+        any(len(found) >= limit for found in looks),
+        detections,
+        beyond=len(pieces) - len(detections),
+        faint=joined.faint,
     )
+
+
+def _on_ground(window_id: int, window: PlannedWindow, d: RawDetection) -> Detection | None:
+    """A detection on the map, as far as it lies on the window's own ground; None where nothing does.
+
+    The network also sees the surroundings, and a coarse pixel at the map's edge can reach beyond it.
+    """
+    ground, row, col = window.ground, window.view.row + d.row, window.view.col + d.col
+    top, bottom = max(row, ground.row), min(row + d.prob.shape[0], ground.row_end)
+    left, right = max(col, ground.col), min(col + d.prob.shape[1], ground.col_end)
+    if top >= bottom or left >= right:
+        return None
+    # As the shard will give it back: a resumed run must stitch the same numbers.
+    prob = dequantise(quantise(d.prob[top - row : bottom - row, left - col : right - col]))
+    return Detection(window_id, d.category, d.score, top, left, prob) if prob.any() else None
 
 
 def _without_image(ready: Ready) -> WindowResult:

@@ -26,6 +26,8 @@ class Coverage:
         Windows by id.
     shape : tuple of int
         Raster height and width [px].
+    shortest : mapping of int to float, optional
+        By window id: of landslides of which it holds less than this length [px], a window says nothing.
 
     Attributes
     ----------
@@ -35,15 +37,23 @@ class Coverage:
         Ids in canonical order.
     boxes : ndarray, int64, ``[n, 4]``
         Row, col, row end, col end in canonical order.
+    shortest : ndarray, float64, ``[n]``
+        In canonical order; 0 where none was given.
     """
 
-    def __init__(self, windows: Mapping[int, Window], shape: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        windows: Mapping[int, Window],
+        shape: tuple[int, int],
+        shortest: Mapping[int, float] | None = None,
+    ) -> None:
         self.shape = shape
         self.ids = sorted(windows, key=lambda i: (*windows[i], i))
         self.position = {i: k for k, i in enumerate(self.ids)}
         self.boxes = np.asarray(
             [(w.row, w.col, w.row_end, w.col_end) for w in (windows[i] for i in self.ids)], np.int64
         ).reshape(-1, 4)
+        self.shortest = np.asarray([(shortest or {}).get(i, 0.0) for i in self.ids], np.float64)
         sides = self.boxes[:, 2:] - self.boxes[:, :2]
         self._cell = int(max(8, np.median(sides))) if len(sides) else 8
         self._n_cols = shape[1] // self._cell + 1

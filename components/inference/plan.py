@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from components.cube.read import CubeInfo, cube_info
+from components.dataset.augment import check_channels
 from components.dataset.presets import CHANNELS, OPTIONAL_LAYERS, REQUIRED_LAYERS
 from components.errors import ModelError, ProcessingError
 from components.grid.windows import Window
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from components.config import InferConfig
 
 #: Raised by hand when the results of windows change.
-ALGORITHM: Final = "infer-2"
+ALGORITHM: Final = "infer-3"
 
 #: Neighbouring windows must share this much ground [px], or seams cannot be told.
 MIN_OVERLAP_PX: Final = 8
@@ -47,10 +48,13 @@ class PlannedWindow(NamedTuple):
         What it covers [px of the map].
     scale : int
         Map pixels a side of a pixel that the network sees.
+    view : Window
+        What the network sees [px of the map]: the ground, and around a small window its surroundings.
     """
 
     ground: Window
     scale: int
+    view: Window
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,8 @@ def make_plan(ws: Workspace, cube: Artefact, weights: Path, cfg: InferConfig) ->
     Raises
     ------
     ModelError
-        SW-401, SW-402: weights missing, unreadable or of another preset.
+        SW-401, SW-402: weights missing, unreadable or of another preset; SW-404 where ``cfg.augment``
+        asks for mirrors and a channel does not keep its meaning in them.
     ProcessingError
         SW-502, SW-503, SW-504: overlap, pixel size, layers.
     """
@@ -123,6 +128,8 @@ def make_plan(ws: Workspace, cube: Artefact, weights: Path, cfg: InferConfig) ->
     card = read_card(weights)
     info = cube_info(cube)
     layers = _check(info, card, weights)
+    if cfg.augment != "none":
+        check_channels(CHANNELS[str(card["preset"])])
     windows = planned_windows(info.shape, cfg)
     key = window_key(cube, card, cfg)
     work = ws.root / "work" / f"infer-{key[:12]}"
@@ -137,7 +144,7 @@ def planned_windows(shape: tuple[int, int], cfg: InferConfig) -> list[PlannedWin
     shape : tuple of int
         Height and width of the map [px].
     cfg : InferConfig
-        Window side, overlap and scales.
+        Window side, context, overlap and scales.
 
     Returns
     -------
@@ -164,6 +171,23 @@ def planned_windows(shape: tuple[int, int], cfg: InferConfig) -> list[PlannedWin
             )
         out += windows
     return sorted(out, key=lambda w: (w.ground.row, w.scale, w.ground.col))
+
+
+def view_side(cfg: InferConfig) -> int:
+    """Side of what the network sees of a window.
+
+    Parameters
+    ----------
+    cfg : InferConfig
+        Window side and context.
+
+    Returns
+    -------
+    int
+        The window and equal surroundings on both sides, together ``cfg.context`` or a little more [px of the
+        window's scale].
+    """
+    return cfg.window + 2 * ALIGN_PX * -(-max(cfg.context - cfg.window, 0) // (2 * ALIGN_PX))
 
 
 def window_key(cube: Artefact, card: Mapping[str, Any], cfg: InferConfig) -> str:
@@ -225,14 +249,21 @@ def _scaled_windows(
     shape: tuple[int, int], cfg: InferConfig, scale: int
 ) -> Sequence[PlannedWindow]:
     """Windows of one scale, planned on the grid of its own pixels; a map's edge may cut a pixel."""
-    rows, cols = (_spans(-(-n // scale), cfg) for n in shape)
-    out = []
-    for r, r_end in rows:
-        for c, c_end in cols:
-            height = min(r_end * scale, shape[0]) - r * scale
-            width = min(c_end * scale, shape[1]) - c * scale
-            out.append(PlannedWindow(Window(r * scale, c * scale, height, width), scale))
-    return out
+    lengths = [-(-n // scale) for n in shape]
+    rows, cols = ([(s, _view(s, n, cfg)) for s in _spans(n, cfg)] for n in lengths)
+
+    def on_map(row: tuple[int, int], col: tuple[int, int]) -> Window:
+        (top, bottom), (left, right) = (
+            (first * scale, min(end * scale, n))
+            for (first, end), n in zip((row, col), shape, strict=True)
+        )
+        return Window(top, left, bottom - top, right - left)
+
+    return [
+        PlannedWindow(on_map(row, col), scale, on_map(row_view, col_view))
+        for row, row_view in rows
+        for col, col_view in cols
+    ]
 
 
 def _spans(length: int, cfg: InferConfig) -> list[tuple[int, int]]:
@@ -242,3 +273,16 @@ def _spans(length: int, cfg: InferConfig) -> list[tuple[int, int]]:
     last = max(length - cfg.window, 0) // ALIGN_PX * ALIGN_PX
     starts = [*range(0, last, stride), last]
     return [(s, s + cfg.window) for s in starts[:-1]] + [(last, length)]
+
+
+def _view(span: tuple[int, int], length: int, cfg: InferConfig) -> tuple[int, int]:
+    """A span with equal surroundings on both sides, moved inward at the ends of the line.
+
+    Views begin in phase as windows do, and all are of one length, so that they make full batches; the last
+    is up to `ALIGN_PX` - 1 longer.
+    """
+    side = view_side(cfg)
+    margin = (side - cfg.window) // 2
+    last = max(length - side, 0) // ALIGN_PX * ALIGN_PX
+    first = min(max(span[0] - margin, 0), last)
+    return first, (length if first == last else first + side)

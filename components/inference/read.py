@@ -1,7 +1,8 @@
 """From the cube to the images of windows: whole runs of neighbours are read and rendered at once.
 
-A run is a stretch of windows side by side. Their common ground is read and rendered once and then cut,
-so that overlap costs nothing but the network's time.
+A run is a stretch of windows side by side. What they see is read and rendered once and then cut, so that
+overlap costs nothing but the network's time. Whether a window is worth its time is asked of its own ground,
+not of the surroundings that the network sees with it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Ready:
     valid_fraction : float
         Share of its pixels that hold data; NaN where it could not be read.
     image : ndarray or None
-        float32 ``[C, h, w]``, as the preset renders it.
+        float32 ``[C, h, w]``, the window's view as the preset renders it.
     skipped, failed : str
         Reason; one of them where there is no image.
     """
@@ -68,14 +69,14 @@ def runs(plan: Plan, ids: Sequence[int]) -> Iterator[list[int]]:
     Yields
     ------
     list of int
-        Windows of one scale and the same rows, whose common ground has at most `RUN_PX` pixels.
+        Windows of one scale and the same rows, whose views have together at most `RUN_PX` pixels.
     """
     run: list[int] = []
     for i in ids:
         if run:
             first, this = plan.windows[run[0]], plan.windows[i]
             same = (first.scale, first.ground.row) == (this.scale, this.ground.row)
-            area = first.ground.height * (this.ground.col_end - first.ground.col)
+            area = first.view.height * (this.view.col_end - first.view.col)
             if not same or area > RUN_PX * first.scale**2:
                 yield run
                 run = []
@@ -126,7 +127,8 @@ def reason(error: BaseException) -> str:
 def _read(plan: Plan, ids: Sequence[int]) -> list[Ready]:
     scale = plan.windows[ids[0]].scale
     grounds = {i: plan.windows[i].ground for i in ids}
-    whole = _hull(list(grounds.values()))
+    views = {i: plan.windows[i].view for i in ids}
+    whole = _hull(list(views.values()))
     valid = _layers(plan, ("valid",), whole)["valid"]
     shares = {i: float(np.mean(valid[_inside(g, whole).slices])) for i, g in grounds.items()}
     least = plan.cfg.valid_fraction_min
@@ -137,20 +139,20 @@ def _read(plan: Plan, ids: Sequence[int]) -> list[Ready]:
     }
     live = [i for i in ids if i not in out]
     if live:
-        span = _hull([grounds[i] for i in live])
+        span = _hull([views[i] for i in live])
         layers = _layers(plan, tuple(n for n in plan.layers if n != "valid"), span)
         layers = {**layers, "valid": valid[_inside(span, whole).slices]}
         if scale > 1:
             layers = {name: _coarser(a, scale) for name, a in layers.items()}
-        places = {i: _coarse(_inside(grounds[i], span), scale) for i in live}
-        loud = _loudness(plan, layers, places)
+        loud = _loudness(plan, layers, {i: _coarse(_inside(grounds[i], span), scale) for i in live})
         limit = plan.cfg.quiet_sigma
         for i in live:
             if loud is not None and loud[i] < limit:
                 why = f"{QUIET}: {loud[i]:.3f} sigma at most, below {limit:g}"
                 out[i] = Ready(i, shares[i], None, skipped=why)
         left = [i for i in live if i not in out]
-        for i, image in _images(plan, layers, {i: places[i] for i in left}):
+        places = {i: _coarse(_inside(views[i], span), scale) for i in left}
+        for i, image in _images(plan, layers, places):
             out[i] = Ready(i, shares[i], image)
     return [out[i] for i in ids]
 

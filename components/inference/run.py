@@ -68,13 +68,16 @@ def infer_cube(
         Stage ``detections``: ``instances.npz`` (see `instance_file`) and ``windows.json``.
         Meta: ``track``, ``period``, ``cube_key``, ``model_hash``, ``form``, ``preset``, ``classes``,
         ``score_threshold``, ``score_min``, ``window_key``, ``windows`` (total, done, skipped, of
-        these quiet, failed, capped), ``coarse`` (detections of coarser windows kept and dropped),
+        these quiet, failed, capped, and detections dropped: ``beyond`` in the surroundings of a window
+        only, ``faint`` of too low a mean over looks), ``coarse`` (detections of coarser windows kept
+        and dropped),
         ``stitch`` (counts of every filter), ``n_instances``.
 
     Raises
     ------
     ModelError
-        SW-401, SW-402: weights missing, unreadable, changed meanwhile or of another preset.
+        SW-401, SW-402: weights missing, unreadable, changed meanwhile or of another preset. SW-404: a channel
+        that cannot be mirrored, where ``cfg.augment`` asks for it.
     ProcessingError
         SW-502, SW-503, SW-504 before any work: overlap, pixel size, layers. SW-501 after all windows
         were tried, where some failed: nothing is published, and a rerun tries those again. SW-506 where
@@ -223,6 +226,7 @@ def _stitch(plan: Plan, calibration: Calibration | None, path: Path) -> dict[str
         seam_iou=plan.cfg.seam_iou,
         containment=plan.cfg.containment,
         mask_threshold=plan.cfg.mask_threshold,
+        shortest={i: _shortest(plan) for i, w in enumerate(plan.windows) if w.scale > 1},
     )
     coarse: Counter[str] = Counter(kept=0, dropped=0)
     with InstanceWriter(path) as out:
@@ -242,10 +246,9 @@ def _stitch(plan: Plan, calibration: Calibration | None, path: Path) -> dict[str
 def _looked(plan: Plan, coarse: Counter[str]) -> Iterator[tuple[int, list[Detection] | None]]:
     """What every window found, in the order of the plan; None for one that did not look.
 
-    Of coarser windows only what is large counts. One that holds nothing of that kind did not look: it could
-    not have seen the small landslides on its ground.
+    Of coarser windows only what is large counts; the stitcher is told so, and asks them for nothing smaller.
     """
-    least = plan.cfg.coarse_min_share * plan.cfg.window
+    least = _shortest(plan)
     for number, ids in enumerate(plan.shards):
         path = shard_path(plan.work, number)
         results = load_shard(path, ids)
@@ -257,8 +260,12 @@ def _looked(plan: Plan, coarse: Counter[str]) -> Iterator[tuple[int, list[Detect
                 found = [d for d in found if _length(d, plan.cfg.mask_threshold) >= least]
                 coarse["kept"] += len(found)
                 coarse["dropped"] += len(r.detections) - len(found)
-            looked = r.state == "done" and (found or plan.windows[r.window_id].scale == 1)
-            yield r.window_id, found if looked else None
+            yield r.window_id, found if r.state == "done" else None
+
+
+def _shortest(plan: Plan) -> float:
+    """Length from which on detections of coarser windows count [px]."""
+    return plan.cfg.coarse_min_share * plan.cfg.window
 
 
 def _length(d: Detection, threshold: float) -> int:
@@ -285,6 +292,8 @@ def _window_counts(rows: Sequence[WindowRow]) -> dict[str, int]:
         **{state: states[state] for state in STATES},
         "quiet": sum(r.reason.startswith(QUIET) for r in rows),
         "capped": sum(r.capped for r in rows),
+        "beyond": sum(r.beyond for r in rows),
+        "faint": sum(r.faint for r in rows),
     }
 
 
@@ -299,6 +308,8 @@ def _window_facts(plan: Plan, r: WindowRow) -> dict[str, Any]:
         "valid_fraction": r.valid_fraction,
         "capped": r.capped,
         "detections": r.detections,
+        "beyond": r.beyond,
+        "faint": r.faint,
     }
 
 

@@ -47,7 +47,11 @@ class WindowResult:
     capped : bool
         Whether the detector reached its largest number of detections.
     detections : tuple of Detection
-        In map coordinates.
+        In map coordinates, on the window's own ground.
+    beyond : int
+        Detections dropped because they lie in the window's surroundings only.
+    faint : int
+        Detections dropped because their mean score over several looks is too low.
     """
 
     window_id: int
@@ -56,6 +60,8 @@ class WindowResult:
     valid_fraction: float
     capped: bool = False
     detections: tuple[Detection, ...] = ()
+    beyond: int = 0
+    faint: int = 0
 
 
 class WindowRow(NamedTuple):
@@ -67,6 +73,8 @@ class WindowRow(NamedTuple):
     valid_fraction: float
     capped: bool
     detections: int
+    beyond: int
+    faint: int
 
 
 def window_row(result: WindowResult) -> WindowRow:
@@ -83,7 +91,7 @@ def window_row(result: WindowResult) -> WindowRow:
     """
     return WindowRow(
         result.window_id, result.state, result.reason, result.valid_fraction, result.capped,
-        len(result.detections),
+        len(result.detections), result.beyond, result.faint,
     )  # fmt: skip
 
 
@@ -130,6 +138,8 @@ def save_shard(path: Path, results: Sequence[WindowResult]) -> None:
             "valid_fraction": np.asarray([r.valid_fraction for r in results], np.float64),
             "capped": np.asarray([r.capped for r in results], bool),
             "count": np.asarray([len(r.detections) for r in results], np.int64),
+            "beyond": np.asarray([r.beyond for r in results], np.int64),
+            "faint": np.asarray([r.faint for r in results], np.int64),
             "category": np.asarray([d.category for d in found], np.int32),
             "score": np.asarray([d.score for d in found], np.float64),
             "row": np.asarray([d.row for d in found], np.int64),
@@ -195,6 +205,8 @@ def _results(data: dict[str, NDArray[Any]]) -> list[WindowResult]:
                 valid_fraction=float(data["valid_fraction"][i]),
                 capped=bool(data["capped"][i]),
                 detections=tuple(detections),
+                beyond=int(data["beyond"][i]),
+                faint=int(data["faint"][i]),
             )
         )
     return out

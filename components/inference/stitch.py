@@ -37,7 +37,7 @@ from components.inference.runs import Bool, Int
 from components.inference.seams import find_links, no_links, overlapping_pairs
 
 #: Raised by hand when results change.
-ALGORITHM: Final = "seam-iou-2"
+ALGORITHM: Final = "seam-iou-3"
 
 #: Detections that are collected before a step is made, at least.
 STEP: Final = 16_384
@@ -65,6 +65,10 @@ class Stitcher:
         … or where this share of the smaller piece lies in the larger, in (0, 1].
     mask_threshold : float
         Mean probability of a landslide pixel, in (0, 1).
+    shortest : mapping of int to float, optional
+        By window id: a window whose shorter detections [px] were dropped beforehand is not among those that
+        should have seen a landslide of which it holds less than this length. Windows that are not named
+        are asked about every landslide.
     step : int
         Detections that are collected before a step is made, at least; results do not depend on it.
 
@@ -93,6 +97,7 @@ class Stitcher:
         seam_iou: float = 0.3,
         containment: float = 0.7,
         mask_threshold: float = 0.5,
+        shortest: Mapping[int, float] | None = None,
         step: int = STEP,
     ) -> None:
         for i, w in windows.items():
@@ -101,7 +106,7 @@ class Stitcher:
                 raise ProcessingError(
                     "SW-505", f"window {i} ({tuple(w)}) leaves the raster {shape}"
                 )
-        self.coverage = Coverage(windows, shape)
+        self.coverage = Coverage(windows, shape, shortest)
         self.counts = StitchCounts()
         self._seam_iou, self._containment, self._threshold = seam_iou, containment, mask_threshold
         self._step = step
@@ -293,6 +298,7 @@ def stitch(
     seam_iou: float = 0.3,
     containment: float = 0.7,
     mask_threshold: float = 0.5,
+    shortest: Mapping[int, float] | None = None,
 ) -> Stitched:
     """Stitch a map whose detections are all at hand: a stream of one step.
 
@@ -303,7 +309,7 @@ def stitch(
     windows : mapping of int to Window
         Every window that was run, with or without detections, by its id. A window that was skipped or
         failed did not look and must be left out.
-    shape, seam_iou, containment, mask_threshold
+    shape, seam_iou, containment, mask_threshold, shortest
         As for `Stitcher`.
 
     Returns
@@ -322,6 +328,7 @@ def stitch(
         seam_iou=seam_iou,
         containment=containment,
         mask_threshold=mask_threshold,
+        shortest=shortest,
         step=len(detections) + 1,
     )
     by_window: dict[int, list[Detection]] = {i: [] for i in windows}
