@@ -24,7 +24,6 @@ import torch
 from components.errors import ModelError
 from components.progress import Progress, no_progress
 from components.training.checkpoints import is_whole, last_whole
-from components.training.data import Source, coco_source, scene_source
 from components.training.epoch_end import PICTURE, EpochEnd, metrics_csv, read_times
 from components.training.failures import coded_failures
 from components.training.initial import start_from, start_from_torchvision
@@ -34,6 +33,7 @@ from components.training.picture import draw_predictions
 from components.training.ranks import Group, check_devices, started
 from components.training.schedule import CosineSchedule, PaperSchedule, Schedule
 from components.training.selection import Operating
+from components.training.sources import Source, coco_source, scene_source
 from models.build import Detector, build_model
 from models.forms import FORMS
 from models.weights import file_sha256, load_tensors, save_weights
@@ -144,6 +144,8 @@ def pretrain(
 
     Raises
     ------
+    InputError
+        SW-308 for a seed of the scenes that belongs to benchmarks; SW-701 as `train`.
     ModelError
         As `train`.
     """
