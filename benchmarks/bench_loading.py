@@ -24,8 +24,9 @@ from pycocotools import mask as rle
 
 from components.config import TrainConfig
 from components.dataset.presets import CHANNELS
-from components.training.data import ALONE, coco_source
+from components.training.order import ALONE
 from components.training.schedule import CosineSchedule
+from components.training.sources import coco_source
 from models.build import build_model
 from models.forms import FORMS
 

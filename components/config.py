@@ -163,7 +163,7 @@ class PretrainConfig(Section):
     workers: int = Field(default=1, ge=0)
     """Processes that simulate; 0: the training process itself. The tiles do not depend on it."""
     seed: int = Field(default=1, ge=0)
-    """Seed of the scenes."""
+    """Seed of the scenes; those from 900000 to 999999 belong to benchmarks and are refused."""
 
 
 class TrainConfig(Section):
@@ -319,7 +319,7 @@ class ExperimentsConfig(Section):
     """Labelled landslides at hand where the gain of pre-training is measured."""
     region_side: int = Field(default=3072, ge=256)
     """Side of the regions of both [px]."""
-    region_seed: int = Field(default=910_000, ge=910_000)
+    region_seed: int = Field(default=910_000, ge=910_000, lt=999_999)
     """Seed of the first region; the independent one has the next."""
 
 

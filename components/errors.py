@@ -121,6 +121,10 @@ CODES: Final[dict[str, tuple[str, str]]] = {
         "Dataset damaged",
         "Images and annotation file do not match: build the dataset again.",
     ),
+    "SW-308": (
+        "Ground kept for tests",
+        "Train with another seed or region: seeds from 900000 to 999999 belong to benchmarks.",
+    ),
     # 4xx: model, weights, training
     "SW-401": (
         "Weights file not found or unreadable",

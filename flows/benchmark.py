@@ -12,15 +12,10 @@ from components.config import Config
 from components.cube.read import list_cubes
 from components.errors import InputError
 from components.evaluation import simv1
-from components.evaluation.accuracy import (
-    RegionMaps,
-    find_map,
-    keep_map,
-    publish_accuracy,
-    read_accuracy,
-)
+from components.evaluation.accuracy import publish_accuracy, read_accuracy
 from components.evaluation.accuracy_report import write_accuracy
 from components.evaluation.calibrate import write_card
+from components.evaluation.kept_maps import RegionMaps, find_map, keep_map
 from components.evaluation.real import REAL_MAPS, describe, small_picture
 from components.inference.predict import read_card
 from components.inference.run import INSTANCES

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import os
 import sys
 from collections.abc import Callable
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, Final, get_type_hints
 
 import typer
-import yaml
 
-from components.config import Config, config_yaml, load_config
+from components.config import config_yaml
 from components.errors import InputError, SlopewatchError
 from components.provenance import software
+from flows.options import ConfigOption, Given, JsonOption, SetOption, VerboseOption
 from flows.progress import progress_bars
 
 app = typer.Typer(
@@ -26,102 +29,66 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Number = TypeVar("Number", int, float)
+#: Does what a verb promises; its first argument is what was given of the configuration.
+Work = Callable[..., Any]
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", "-c", help="YAML file; see `slopewatch config`.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="SECTION.KEY=VALUE", help="Override one key; repeatable."),
-]
-WorkspaceOption = Annotated[
-    Path, typer.Option("--workspace", "-w", help="Folder of the region; made if missing.")
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="One JSON object as the last line of standard output.")
-]
-VerboseOption = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show Prefect's log and full tracebacks.")
-]
-LabelsOption = Annotated[
-    Path | None, typer.Option("--labels", help="Interpreters' polygons (shapefile, GeoPackage, …).")
-]
-WeightsOption = Annotated[
-    Path | None, typer.Option("--weights", help="Weights (.safetensors with its card beside it).")
-]
-ProductsArgument = Annotated[
-    list[Path], typer.Argument(help="HyP3 folders or archives, dolphin/OPERA files, YAML files.")
-]
+#: What verbs have in common, after the options of their own.
+_SHARED: Final = {
+    "config": Parameter("config", Parameter.KEYWORD_ONLY, default=None, annotation=ConfigOption),
+    "overrides": Parameter("overrides", Parameter.KEYWORD_ONLY, default=None, annotation=SetOption),
+    "as_json": Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=JsonOption),
+    "verbose": Parameter(
+        "verbose", Parameter.KEYWORD_ONLY, default=False, annotation=VerboseOption
+    ),
+}
 
 
-def settings(
-    config: Path | None, overrides: list[str] | None, shortcuts: dict[str, Any] | None = None
-) -> Config:
-    """Configuration of a command: file, then ``--set``, then the verb's own options.
+def verb(
+    name: str,
+    show: Callable[[Any], None],
+    *,
+    group: typer.Typer = app,
+    reads: tuple[str, ...] = ("config", "overrides"),
+) -> Callable[[Work], Work]:
+    """Make a command of a function: its own options, and those that all verbs share.
 
     Parameters
     ----------
-    config : Path or None
-        YAML file.
-    overrides : list of str or None
-        ``section.key=value``, values in YAML.
-    shortcuts : dict, optional
-        ``section.key`` → value; None values are left out, paths are made absolute.
+    name : str
+        As typed.
+    show : callable
+        Prints the result for people.
+    group : typer.Typer
+        Where the command belongs.
+    reads : tuple of {"config", "overrides"}
+        What of the configuration the verb takes.
 
     Returns
     -------
-    Config
-
-    Raises
-    ------
-    InputError
-        SW-701 for anything that is not a known key with a valid value.
+    callable
+        Decorator. The function takes `Given`, then its own options as Typer declares them; it imports
+        and runs the flow, and returns its result. ``--json`` and ``--verbose`` are seen to here.
     """
-    values: dict[str, Any] = {}
-    for item in overrides or []:
-        key, separator, text = item.partition("=")
-        if not separator:
-            raise InputError("SW-701", f"`{item}` is not SECTION.KEY=VALUE")
-        try:
-            values[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as e:
-            raise InputError("SW-701", f"value of `{key}` is not YAML: {text!r}") from e
-    for key, value in (shortcuts or {}).items():
-        if value is not None:
-            values[key] = str(value.resolve()) if isinstance(value, Path) else value
-    return load_config(config, values)
+    shared = [_SHARED[key] for key in (*reads, "as_json", "verbose")]
 
+    def register(work: Work) -> Work:
+        hints = get_type_hints(work, include_extras=True)
+        _, *own = inspect.signature(work).parameters.values()
+        parameters = [*(p.replace(annotation=hints[p.name]) for p in own), *shared]
 
-def numbers(option: str, text: str | None, kind: type[Number]) -> list[Number] | None:
-    """Numbers with commas between them.
+        @functools.wraps(work)
+        def command(**values: Any) -> None:
+            given = Given(values.pop("config", None), tuple(values.pop("overrides", None) or ()))
+            as_json, verbose = values.pop("as_json"), values.pop("verbose")
+            execute(lambda: work(given, **values), as_json=as_json, verbose=verbose, show=show)
 
-    Parameters
-    ----------
-    option : str
-        Name of the option, for the message.
-    text : str or None
-        As given.
-    kind : {float, int}
-        What they are.
+        # Typer reads the options from these two.
+        command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        group.command(name)(command)
+        return work
 
-    Returns
-    -------
-    list or None
-
-    Raises
-    ------
-    InputError
-        SW-701 where it is not a list of such numbers.
-    """
-    if text is None:
-        return None
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError as e:
-        raise InputError(
-            "SW-701", f"{option} {text!r}: {kind.__name__}s with commas are needed"
-        ) from e
+    return register
 
 
 def quiet_prefect(verbose: bool) -> None:
@@ -210,7 +177,7 @@ def config_command(config: ConfigOption = None, overrides: SetOption = None) -> 
     Example: slopewatch config > slopewatch.yaml
     """
     try:
-        typer.echo(config_yaml(settings(config, overrides)), nl=False)
+        typer.echo(config_yaml(Given(config, tuple(overrides or ())).config()), nl=False)
     except SlopewatchError as e:
         _fail(e.code, str(e), as_json=False)
 

@@ -9,9 +9,10 @@ from prefect import flow
 
 from components.config import Config, DatasetConfig
 from components.dataset.coco import build_dataset
+from components.dataset.ground import refuse_test_ground
 from components.dataset.labels import labels_sha256 as content_sha256
 from components.errors import InputError, WorkspaceError
-from components.workspace import Artefact, artefact_dict, read_artefact
+from components.workspace import Artefact, Workspace, artefact_dict, read_artefact
 from flows.progress import report
 from flows.tasks import open_workspace, run_stage, stage_task
 
@@ -61,6 +62,48 @@ def dataset(workspace: Path, config: Config = Config()) -> Artefact:
     Args:
         workspace: Folder of the region.
         config: Section `dataset` is used; its key `labels` names the polygons.
+    """
+    labels, _ = checked_labels(config)
+    refuse_test_ground([labels, *ingested(open_workspace(workspace))])
+    return build(workspace, config)
+
+
+def ingested(ws: Workspace) -> list[Path]:
+    """Products of a workspace, where they were read.
+
+    Parameters
+    ----------
+    ws : Workspace
+        The region.
+
+    Returns
+    -------
+    list of Path
+        They need not be there any more.
+    """
+    return [Path(row["path"]) for row in ws.ledger.products()]
+
+
+def build(workspace: Path, config: Config) -> Artefact:
+    """Build the dataset of any ground: experiments train on regions of their own seeds.
+
+    Parameters
+    ----------
+    workspace : Path
+        Folder of the region.
+    config : Config
+        As for the flow `dataset`.
+
+    Returns
+    -------
+    Artefact
+
+    Raises
+    ------
+    InputError
+        SW-3xx for the polygons.
+    WorkspaceError
+        SW-205 where the workspace holds no tiles.
     """
     ws = open_workspace(workspace)
     labels, sha256 = checked_labels(config)

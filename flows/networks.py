@@ -20,7 +20,7 @@ from components.evaluation.samples import (
     subset,
 )
 from components.provenance import digest
-from flows.dataset import dataset
+from flows.dataset import build
 from flows.ingest import ingest
 from flows.progress import report
 from flows.simulate import simulate
@@ -203,4 +203,4 @@ def _dataset(
     labelled = config.model_copy(update={"dataset": config.dataset.model_copy(update=chosen)})
     ingest(folder, list(truth.products), labelled)
     tile(folder, labelled)
-    return str(dataset(folder, labelled).folder)
+    return str(build(folder, labelled).folder)

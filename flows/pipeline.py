@@ -8,6 +8,7 @@ from pathlib import Path
 from prefect import flow
 
 from components.config import Config
+from components.dataset.ground import refuse_test_ground
 from components.dataset.labels import read_labels
 from components.inference.predict import read_card
 from components.training.loop import check_form
@@ -42,6 +43,7 @@ def check_run(workspace: Path, products: list[Path], config: Config) -> None:
     """
     check_form(config.train.model)
     labels, _ = checked_labels(config)
+    refuse_test_ground([labels, *products])
     found = checked(products, config.ingest)
     grid = grid_of(workspace, found, config.region)
     if grid is not None:

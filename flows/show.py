@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from components.evaluation.accuracy_report import method_label
 from components.evaluation.experiments import cell
+from components.evaluation.labels import method_label
 from components.workspace import Artefact
 
 if TYPE_CHECKING:

@@ -9,12 +9,14 @@ from typing import Any
 from prefect import flow, task
 
 from components.config import Config, PretrainConfig, TrainConfig
+from components.dataset.ground import refuse_test_ground
 from components.errors import WorkspaceError
 from components.training.loop import TrainResult
 from components.training.loop import pretrain as pretrain_on_scenes
 from components.training.stage import train_stage
 from components.workspace import Artefact, artefact_dict, read_artefact
 from flows.artifacts import training_artifact
+from flows.dataset import ingested
 from flows.progress import report
 from flows.tasks import open_workspace, run_stage, stage_task
 
@@ -36,6 +38,7 @@ def train(workspace: Path, config: Config = Config()) -> Artefact:
         config: Section `train` is used.
     """
     ws = open_workspace(workspace)
+    refuse_test_ground(ingested(ws))
     dataset = read_artefact(ws.place("dataset"))
     if dataset is None:
         raise WorkspaceError(

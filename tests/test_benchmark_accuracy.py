@@ -11,14 +11,9 @@ from components.cube.ingest import ingest_product, prepare
 from components.cube.read import cube_info, list_cubes, read_layers
 from components.errors import ProcessingError
 from components.evaluation import simv1
-from components.evaluation.accuracy import (
-    TUNED,
-    USUAL,
-    RegionMaps,
-    measure,
-    publish_accuracy,
-    read_accuracy,
-)
+from components.evaluation.accuracy import measure, publish_accuracy, read_accuracy
+from components.evaluation.kept_maps import RegionMaps
+from components.evaluation.labels import TUNED, USUAL
 from components.evaluation.simtruth import read_truth
 from components.grid import Window
 from components.inference.instance_file import save_instances

@@ -11,8 +11,9 @@ from region import command, last_json
 
 from components.dataset.presets import CHANNELS
 from components.errors import InputError, ModelError, ProcessingError, WorkspaceError
-from components.evaluation.accuracy_report import statement, write_accuracy
+from components.evaluation.accuracy_report import write_accuracy
 from components.evaluation.calibrate import write_card
+from components.evaluation.completeness import statement
 from components.evaluation.experiments import (
     Figure,
     cell,

@@ -10,7 +10,7 @@ import yaml
 
 from components.config import Config, load_config
 from components.errors import InputError
-from flows.cli import settings
+from flows.options import Given
 
 ROOT = Path(__file__).resolve().parents[1]
 VERBS = (
@@ -44,7 +44,7 @@ def test_config_is_written_with_comments_and_read_back(tmp_path: Path) -> None:
     assert result.returncode == 0
     path = tmp_path / "slopewatch.yaml"
     path.write_text(result.stdout)
-    assert load_config(path) == settings(None, ["infer.overlap=0.4"]) != Config()
+    assert load_config(path) == Given(overrides=("infer.overlap=0.4",)).config() != Config()
     keys = [k for section in yaml.safe_load(result.stdout).values() for k in section]
     comments = [line for line in result.stdout.splitlines() if line.startswith("  # ")]
     assert len(comments) >= len(keys)
@@ -62,7 +62,7 @@ def test_config_is_written_with_comments_and_read_back(tmp_path: Path) -> None:
 )
 def test_wrong_keys_and_values_are_refused_by_name(override: str, names: str) -> None:
     with pytest.raises(InputError) as caught:
-        settings(None, [override])
+        Given(overrides=(override,)).config()
     assert caught.value.code == "SW-701"
     assert names in str(caught.value)
 
@@ -95,3 +95,12 @@ def test_unreachable_server_is_a_coded_error(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "[SW-703]" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys, flows.cli, flows.verbs; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    heavy = {"torch", "prefect", "geopandas", "rasterio", "xarray", "zarr", "matplotlib", "scipy"}
+    assert not heavy & set(done.stdout.split())

@@ -24,7 +24,8 @@ from pyproj import Transformer
 
 from components.config import IngestConfig, RegionConfig
 from components.cube import store
-from components.cube.ingest import SIGMA_FLOOR, ingest_product, ingest_products, prepare
+from components.cube.ingest import ingest_product, ingest_products, prepare
+from components.cube.passes import SIGMA_FLOOR
 from components.cube.quality import REASONS, validity
 from components.cube.read import cube_info, find_cube, list_cubes, open_cube, read_layers
 from components.cube.region import choose_geobox, ensure_region, region_geobox

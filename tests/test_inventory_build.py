@@ -24,8 +24,9 @@ from components.inventory.attributes import attribute_table
 from components.inventory.build import build_inventory, inventory_table, read_groups
 from components.inventory.export import fixed_dates
 from components.inventory.pictures import choose_zooms
+from components.inventory.plain import number, plain_date
 from components.inventory.polygons import pixel_polygon
-from components.inventory.report import MapEntry, Report, number, plain_date, render_report
+from components.inventory.report import MapEntry, Report, render_report
 from components.inventory.selection import Landslide, select
 from components.layers import layers_of
 from components.workspace import Artefact, Workspace, write_json

@@ -9,18 +9,9 @@ from affine import Affine
 from PIL import Image
 
 from components.grid import Window
-from components.inventory.figures import (
-    VELOCITY_COLOURS,
-    Outlines,
-    Zoom,
-    compose,
-    draw_map,
-    draw_zooms,
-    hillshade,
-    save_png,
-    velocity_limit,
-)
+from components.inventory.figures import Outlines, Zoom, draw_map, draw_zooms, save_png
 from components.inventory.overview import Overview, block_mean, read_overview, reduction
+from components.inventory.relief import VELOCITY_COLOURS, compose, hillshade, velocity_limit
 
 GRID = Affine(25.0, 0, 500_000, 0, -25.0, 5_200_000)
 

@@ -26,12 +26,12 @@ from components.simulation.landslides import (
     Landslide,
     downslope_vector,
     make_landslide,
-    place_landslides,
     slide_motion,
 )
 from components.simulation.look import make_look
 from components.simulation.negatives import KINDS, place_negatives
 from components.simulation.observe import METRES_PER_RADIAN
+from components.simulation.placement import place_landslides
 from components.simulation.scene import Scene, simulate_scene
 from components.simulation.terrain import Ground, Terrain, generate_terrain, make_ground
 

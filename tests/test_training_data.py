@@ -16,17 +16,17 @@ from test_training_loop import CFG, TINY, files, make_dataset
 
 from components.config import TrainConfig
 from components.errors import InputError, ModelError, SlopewatchError
-from components.training.data import (
+from components.training.loop import train
+from components.training.order import (
     ALONE,
     COPIES,
     Balanced,
     EpochBatches,
     Share,
     batch_lengths,
-    coco_source,
     extra_copies,
 )
-from components.training.loop import train
+from components.training.sources import coco_source
 from models.forms import FORMS
 
 

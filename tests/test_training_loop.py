@@ -300,7 +300,7 @@ def test_bad_data_is_named(tmp_path: Path) -> None:
     image[1, 3, 4] = np.nan
     np.savez(path, image=image)
     # Augmentation may hide a missing pixel: asked without it, it must be found.
-    from components.training.data import open_split
+    from components.training.tiles import open_split
 
     with pytest.raises(ModelError) as bad:
         open_split(data, "train", CFG, training=False)[1]

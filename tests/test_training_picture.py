@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from test_training_loop import CFG, TINY, make_dataset
 
-from components.training.data import CheckedTiles, open_split
 from components.training.picture import (
     _GAP,
     _LINE,
@@ -23,6 +22,7 @@ from components.training.picture import (
     draw_predictions,
 )
 from components.training.selection import Operating
+from components.training.tiles import CheckedTiles, open_split
 from models.build import Detections, build_model
 
 CHANNELS = ("velocity", "coherence", "los_sensitivity")

@@ -19,11 +19,13 @@ from torch import nn
 from components.config import TrainConfig
 from components.errors import InputError, ModelError
 from components.training.checkpoints import checkpoints
-from components.training.data import Balanced, EpochBatches, Place, Share, coco_source, make_loader
+from components.training.loading import make_loader
 from components.training.loop import train
 from components.training.module import DetectorModule
+from components.training.order import Balanced, EpochBatches, Place, Share
 from components.training.ranks import Group, _free_port, check_devices, started
 from components.training.schedule import PAPER_RATES, PaperSchedule
+from components.training.sources import coco_source
 from models.build import build_model
 from models.forms import FORMS
 

@@ -14,9 +14,10 @@ from components.config import PretrainConfig, TrainConfig
 from components.dataset.presets import CHANNELS
 from components.simulation.conditions import REFERENCE, Conditions, draw_conditions
 from components.simulation.scene import simulate_scene
-from components.training.data import ALONE, scene_source
 from components.training.loop import pretrain
+from components.training.order import ALONE
 from components.training.scenes import TRAINING, VALIDATION, SceneTiles
+from components.training.sources import scene_source
 from models.forms import FORMS
 from models.weights import load_weights
 

@@ -1,51 +1,25 @@
 """From a product to its period cube: check, reference, convert, mask, write, publish.
 
-Two passes over the map, both blockwise. The first checks every pixel, counts, and collects an even sample of
-the valid ones for the reference and the map's noise; nothing is written before it has ended well. The second
-converts and writes whole shards. Memory holds a few blocks and the sample, whatever the size of the map.
+Two passes over the map (`components.cube.passes`), both blockwise: nothing is written before the first has
+ended well. Memory holds a few blocks and the sample, whatever the size of the map.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import rasterio
-import zarr
-from odc.geo.geobox import GeoBox
 
 from components.config import IngestConfig, RegionConfig
-from components.cube.align import AlignedLayer, aligned, require_overlap
-from components.cube.quality import (
-    REASONS,
-    Validity,
-    refuse_coherence_out_of_range,
-    refuse_infinite,
-    validity,
-)
+from components.cube.align import require_overlap
+from components.cube.passes import Job, check_source, convert, layers_with_data, make_job, survey
 from components.cube.region import ensure_region, region_geobox
-from components.cube.store import (
-    Chunking,
-    StoreWriter,
-    chunking,
-    create_store,
-    for_each_block,
-    open_arrays,
-)
-from components.cube.track import STORE as TRACK_STORE
 from components.cube.track import ensure_track
 from components.errors import InputError
-from components.grid import Window, geobox_to_dict, same_grid
-from components.insar.noise import mad_sigma
-from components.insar.phase import velocity, velocity_std
-from components.insar.reference import Reference, stable_median
-from components.layers import LAYERS
-from components.products.base import MASK, Product
-from components.products.convert import read_canonical
+from components.grid import geobox_to_dict
+from components.products.base import Product
 from components.progress import Progress, no_progress
 from components.workspace import Artefact, Workspace, read_artefact, stage_key
 
@@ -55,77 +29,8 @@ ALGORITHM: Final = "1"
 #: Name of the store inside the artefact.
 STORE: Final = "cube.zarr"
 
-#: Layers of every cube; a product's ``wrapped_phase`` joins them where there is one.
-LAYER_NAMES: Final = (
-    "los_displacement",
-    "los_velocity",
-    "los_velocity_std",
-    "coherence",
-    "valid",
-)
-
-#: Layers of a product whose every pixel is checked.
-_CHECKED: Final = ("los_displacement", "coherence", "wrapped_phase")
-
-#: Pixels that the median and the noise are taken from: their error is then below 0.2 % of the scatter.
-SAMPLE_PIXELS: Final = 1_000_000
-
-#: Smallest noise that a map is given [mm/yr], so that a constant map divides by something.
-SIGMA_FLOOR: Final = 0.01
-
 #: GDAL's block cache [bytes]. Its default is a share of the machine's memory and would grow with the map.
 _GDAL_CACHE: Final = 128 * 2**20
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One product on the region grid: its layers and what both passes need to know."""
-
-    product: Product
-    cfg: IngestConfig
-    geobox: GeoBox
-    shape: tuple[int, int]
-    sides: Chunking
-    layers: dict[str, AlignedLayer]
-    layover: zarr.Array[Any]
-    passes_through: bool
-
-    def read(self, window: Window, skip: str | None = None) -> dict[str, npt.NDArray[Any]]:
-        """The product's layers in one block, checked; coherence clipped to [0, 1]."""
-        blocks = {name: layer.read(window) for name, layer in self.layers.items() if name != skip}
-        if self.passes_through:
-            for name in _CHECKED:
-                if name in blocks:
-                    _refuse(name, blocks[name], self.product)
-        if "coherence" in blocks:  # rounding, or the overshoot of cubic resampling
-            blocks["coherence"] = np.clip(blocks["coherence"], 0.0, 1.0)
-        return blocks
-
-    def validity(self, window: Window, blocks: dict[str, npt.NDArray[Any]]) -> Validity:
-        """Usable pixels of one block."""
-        return validity(
-            blocks["los_displacement"],
-            blocks.get("coherence"),
-            blocks.get(MASK),
-            np.asarray(self.layover[window.slices], dtype=bool),
-            self.cfg.coherence_min,
-        )
-
-
-class _Sample(NamedTuple):
-    """Valid pixels of one block, thinned evenly, and the block's counts."""
-
-    displacement: npt.NDArray[np.float32]
-    coherence: npt.NDArray[np.float32] | None
-    counts: dict[str, int]
-
-
-class _Survey(NamedTuple):
-    """What the first pass found."""
-
-    counts: dict[str, int]
-    reference: Reference
-    sigma_velocity: float
 
 
 def ingest_product(
@@ -189,7 +94,7 @@ def ingest_product(
         )
         found = ws.find(final, key)
         if found is None:
-            job = _job(product, cfg, geobox, track)
+            job = make_job(product, cfg, geobox, track)
             found = _compute(ws, job, final, key, sha256, region, track, progress)
         else:
             progress("already ingested", 1, 1)
@@ -311,7 +216,7 @@ def _refuse_other_product(final: Path, product: Product, sha256: str) -> None:
 
 def _compute(
     ws: Workspace,
-    job: _Job,
+    job: Job,
     final: Path,
     key: str,
     sha256: str,
@@ -322,8 +227,8 @@ def _compute(
     product = job.product
     if not job.passes_through:
         # Resampling would blur what must be refused: look at the pixels as they came.
-        _check_source(product, job.sides.shard, progress)
-    survey = _survey(job, progress)
+        check_source(product, job.sides.shard, progress)
+    found = survey(job, progress)
     meta: dict[str, Any] = {
         "track": product.track,
         "period": product.period,
@@ -340,124 +245,14 @@ def _compute(
         "grid": geobox_to_dict(job.geobox),
         "region_key": region.key,
         "track_key": track.key,
-        "layers": _layers_with_data(product),
-        "valid_fraction": survey.counts["valid"] / survey.counts["total"],
-        "sigma_velocity": survey.sigma_velocity,
-        "counts": survey.counts,
-        "reference_m": survey.reference.value,
-        "reference_coherence": survey.reference.threshold,
-        "reference_pixels": survey.reference.n_pixels,
+        "layers": layers_with_data(product),
+        "valid_fraction": found.counts["valid"] / found.counts["total"],
+        "sigma_velocity": found.sigma_velocity,
+        "counts": found.counts,
+        "reference_m": found.reference.value,
+        "reference_coherence": found.reference.threshold,
+        "reference_pixels": found.reference.n_pixels,
     }
     with ws.publish("cube", final, key, meta) as folder:
-        _write(folder / STORE, job, meta, progress)
+        convert(folder / STORE, job, meta, progress)
     return Artefact("cube", key, str(final), meta)
-
-
-def _job(product: Product, cfg: IngestConfig, geobox: GeoBox, track: Artefact) -> _Job:
-    shape = (int(geobox.shape[0]), int(geobox.shape[1]))
-    sides = chunking(shape, cfg.chunk, cfg.shard)
-    layers = {
-        name: aligned(product, name, geobox, cfg.resampling)
-        for name in (*_CHECKED, MASK)
-        if name in product.layers
-    }
-    layover = open_arrays(track.folder / TRACK_STORE)["layover_shadow"]
-    return _Job(
-        product, cfg, geobox, shape, sides, layers, layover, same_grid(product.geobox, geobox)
-    )
-
-
-def _layers_with_data(product: Product) -> list[str]:
-    has = {"los_displacement": True, "los_velocity": True, "valid": True}
-    has["coherence"] = "coherence" in product.layers
-    has["los_velocity_std"] = has["coherence"] and product.looks is not None
-    has["wrapped_phase"] = "wrapped_phase" in product.layers
-    return [name for name in LAYERS if has.get(name)]
-
-
-def _refuse(name: str, block: npt.NDArray[Any], product: Product) -> None:
-    refuse_infinite(block, name, product.path)
-    if name == "coherence":
-        refuse_coherence_out_of_range(block, product.path)
-
-
-def _check_source(product: Product, side: int, progress: Progress) -> None:
-    """Check every pixel of a product on its own grid."""
-    sources = {name: product.layers[name] for name in _CHECKED if name in product.layers}
-
-    def work(window: Window) -> None:
-        for name, source in sources.items():
-            _refuse(name, read_canonical(source, window), product)
-
-    shape = (int(product.geobox.shape[0]), int(product.geobox.shape[1]))
-    for_each_block(shape, side, work, progress, "check source")
-
-
-def _survey(job: _Job, progress: Progress) -> _Survey:
-    """First pass: check, count, and take the sample for reference and noise."""
-    # Odd, so that on a full map the samples of neighbouring rows do not line up in columns.
-    stride = (job.shape[0] * job.shape[1] // SAMPLE_PIXELS) | 1
-
-    # The phase is only stored: where it was checked on its own grid, this pass can do without.
-    skip = None if job.passes_through else "wrapped_phase"
-
-    def work(window: Window) -> _Sample:
-        blocks = job.read(window, skip)
-        found = job.validity(window, blocks)
-        chosen = np.flatnonzero(found.valid)[::stride]
-        coherence = blocks.get("coherence")
-        return _Sample(
-            blocks["los_displacement"].ravel()[chosen],
-            None if coherence is None else coherence.ravel()[chosen],
-            found.counts,
-        )
-
-    samples = for_each_block(job.shape, job.sides.shard, work, progress, "check")
-    counts = {name: sum(s.counts[name] for s in samples) for name in ("total", *REASONS, "valid")}
-    if counts["valid"] == 0:
-        why = ", ".join(f"{counts[name]} {name}" for name in REASONS)
-        raise InputError(
-            "SW-108",
-            f"none of {counts['total']} pixels is valid ({why})",
-            path=job.product.path,
-        )
-    displacement = np.concatenate([s.displacement for s in samples])
-    parts = [s.coherence for s in samples if s.coherence is not None]
-    coherence = np.concatenate(parts) if parts else None
-    reference = Reference(0.0, 0, 0.0)
-    if job.cfg.reference == "median":
-        reference = stable_median(displacement, coherence, job.cfg.reference_coherence)
-    # The noise is that of the map after referencing: a constant does not change it.
-    sigma = mad_sigma(velocity(displacement, job.product.days))
-    return _Survey(counts, reference, max(sigma, SIGMA_FLOOR))
-
-
-def _write(path: Path, job: _Job, meta: dict[str, Any], progress: Progress) -> None:
-    """Second pass: declare the store, then convert and write it shard by shard."""
-    product, days = job.product, job.product.days
-    names = [*LAYER_NAMES, *(n for n in ("wrapped_phase",) if n in product.layers)]
-    attrs = {k: v for k, v in meta.items() if k not in {"counts", "grid"}}
-    create_store(path, job.geobox, [LAYERS[name] for name in names], job.sides, attrs)
-    writer = StoreWriter(path)
-    reference = np.float32(meta["reference_m"])
-
-    def work(window: Window) -> None:
-        blocks = job.read(window)
-        valid = job.validity(window, blocks).valid
-        displacement = blocks["los_displacement"] - reference
-        out: dict[str, npt.NDArray[Any]] = {
-            "los_displacement": displacement,
-            "los_velocity": velocity(displacement, days),
-            "valid": valid,
-        }
-        if "coherence" in blocks:
-            out["coherence"] = blocks["coherence"]
-            if product.looks is not None:
-                out["los_velocity_std"] = velocity_std(
-                    blocks["coherence"], product.looks, product.wavelength_m, days
-                )
-        if "wrapped_phase" in blocks:
-            out["wrapped_phase"] = blocks["wrapped_phase"]
-        writer.write(window, out)
-
-    for_each_block(job.shape, job.sides.shard, work, progress, "write")

@@ -1,26 +1,18 @@
-"""The benchmark's figures: methods on the same maps, thresholds fixed on one split, reported on others.
-
-Maps are kept with raw scores, so that a calibration is fitted and applied here without running a network
-again.
-"""
+"""The benchmark's figures: methods on the same maps, thresholds fixed on one split, reported on others."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.cube.read import CubeInfo, cube_info, list_cubes, read_layers
+from components.cube.read import list_cubes
 from components.errors import ProcessingError
 from components.evaluation import figures_of_merit as merit
-from components.evaluation.baseline import threshold_clusters
 from components.evaluation.bootstrap import BLOCK_M
-from components.evaluation.calibrate import Fit, fit_calibration
-from components.evaluation.footprints import Footprint
 from components.evaluation.intervals import (
     COVERAGE,
     DRAWS,
@@ -29,255 +21,18 @@ from components.evaluation.intervals import (
     draw_weights,
     interval,
 )
-from components.evaluation.scores import Scores, pool, score_simulated
-from components.evaluation.simtruth import REFERENCE_PIXELS, Truth, read_truth
-from components.grid import Window
-from components.inference import plan as planning
-from components.inference import run as inference
-from components.inference import stitch as stitching
-from components.inference.calibration import (
-    Calibration,
-    apply_calibration,
-    checked_calibration,
-    invert_calibration,
-)
-from components.inference.instance_file import load_instances, save_instances
+from components.evaluation.kept_maps import ALGORITHM, RegionMaps
+from components.evaluation.labels import TUNED, USUAL
+from components.evaluation.scores import Scores, pool
+from components.evaluation.settling import SIGMA, Setting, load_region, score_region, settle, tuned
+from components.evaluation.simtruth import REFERENCE_PIXELS
+from components.inference.calibration import invert_calibration
 from components.inference.predict import read_card
 from components.progress import Progress, no_progress
-from components.training.selection import Matches, best_operating_point
 from components.workspace import Artefact, Workspace, read_artefact, stage_key, write_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from components.config import InferConfig
-
-#: Raised when figures change for the same maps.
-ALGORITHM: Final = "accuracy-1"
-
-#: Thresholds of the baseline [σ]: the usual one, and those among which validation chooses.
-SIGMA: Final = 2.0
-SIGMAS: Final = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
-
-#: Names of the baselines.
-USUAL, TUNED = "threshold", "threshold-tuned"
-
-# What says where and how fast, and what is applied after the map is kept.
-_NO_MATTER: Final = {"weights", "device", "threads", "batch_size"}
-_AFTER: Final = {"calibration", "score_threshold"}
-
-
-@dataclass(frozen=True)
-class RegionMaps:
-    """One region of the benchmark and the maps that networks made of it.
-
-    Parameters
-    ----------
-    name, split : str
-        Of `components.evaluation.simv1.Region`.
-    workspace : Path
-        Holds its cube.
-    labels, truth : Path
-        Of the simulator.
-    maps : mapping of str to Path
-        Method → ``instances.npz`` with raw scores.
-    """
-
-    name: str
-    split: str
-    workspace: Path
-    labels: Path
-    truth: Path
-    maps: Mapping[str, Path]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a method is run.
-
-    Parameters
-    ----------
-    score_min : float
-        Operating threshold, of calibrated scores.
-    sigma : float or None
-        Threshold of a baseline [σ]; None for a network.
-    calibration : mapping or None
-        Applied to the raw scores.
-    fit : Fit or None
-        Where the calibration was fitted here.
-    source : str
-        Where threshold and calibration come from, for people.
-    """
-
-    score_min: float
-    sigma: float | None = None
-    calibration: Calibration | None = None
-    fit: Fit | None = None
-    source: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class _Loaded:
-    """What scoring needs of a region, read once."""
-
-    region: RegionMaps
-    info: CubeInfo
-    truth: Truth
-    valid: NDArray[np.bool_]
-    velocity: NDArray[np.float32]
-
-
-def map_key(cube: Artefact, weights: Path, cfg: InferConfig) -> str:
-    """Identity of a kept map: cube, tensors and settings, but neither calibration nor threshold.
-
-    Parameters
-    ----------
-    cube : Artefact
-        Stage ``cube``.
-    weights : Path
-        With its card beside it.
-    cfg : InferConfig
-        Windows and stitching.
-
-    Returns
-    -------
-    str
-    """
-    card = {k: v for k, v in read_card(weights).items() if k not in _AFTER}
-    settings = cfg.model_dump(mode="json", exclude=_NO_MATTER)
-    versions = (ALGORITHM, planning.ALGORITHM, stitching.ALGORITHM)
-    return stage_key("maps", *versions, cube.key, card, settings)
-
-
-def find_map(ws: Workspace, cube: Artefact, weights: Path, cfg: InferConfig) -> Artefact | None:
-    """A kept map, if it is there.
-
-    Parameters
-    ----------
-    ws, cube, weights, cfg
-        As in `map_key`.
-
-    Returns
-    -------
-    Artefact or None
-    """
-    key = map_key(cube, weights, cfg)
-    return ws.find(ws.place("maps", key[:12]), key)
-
-
-def keep_map(
-    ws: Workspace, cube: Artefact, weights: Path, cfg: InferConfig, detections: Artefact
-) -> Artefact:
-    """Keep the stitched landslides of one network beside those of others, with raw scores.
-
-    Parameters
-    ----------
-    ws, cube, weights, cfg
-        As in `map_key`.
-    detections : Artefact
-        Stage ``detections`` of exactly these.
-
-    Returns
-    -------
-    Artefact
-        Stage ``maps``: ``instances.npz``.
-    """
-    key = map_key(cube, weights, cfg)
-    final = ws.place("maps", key[:12])
-    instances = load_instances(detections.folder / inference.INSTANCES)
-    raw = invert_calibration(detections.meta["calibration"], [i.score for i in instances])
-    meta = {"model_hash": detections.meta["model_hash"], "stitch": detections.meta["stitch"]}
-    with ws.publish("maps", final, key, meta) as folder:
-        save_instances(
-            folder / inference.INSTANCES,
-            [replace(i, score=float(s)) for i, s in zip(instances, raw, strict=True)],
-        )
-    return Artefact("maps", key, str(final), meta)
-
-
-def _load(region: RegionMaps) -> _Loaded:
-    ws = Workspace(region.workspace)
-    [cube] = list_cubes(ws)
-    info = cube_info(cube)
-    names = ("los_velocity", "valid", "coherence")
-    layers = read_layers(ws, info.track, info.period, names, Window(0, 0, *info.shape))
-    valid = layers["valid"].astype(bool)
-    truth = read_truth(
-        region.labels, region.truth, info.geobox, valid, layers["coherence"], info.days
-    )
-    return _Loaded(region, info, truth, valid, layers["los_velocity"])
-
-
-def _score(loaded: _Loaded, name: str, setting: Setting, min_pixels: int) -> Scores:
-    if setting.sigma is not None:
-        found = threshold_clusters(
-            loaded.velocity, loaded.valid, k=setting.sigma, min_pixels=min_pixels
-        )
-    else:
-        instances = load_instances(loaded.region.maps[name])
-        scores = apply_calibration(setting.calibration, [i.score for i in instances])
-        found = [
-            Footprint(i.row, i.col, i.mask, float(s))
-            for i, s in zip(instances, scores, strict=True)
-        ]
-    return score_simulated(
-        found,
-        loaded.truth,
-        loaded.valid,
-        loaded.info.pixel_size_m,
-        score_min=setting.score_min,
-        min_pixels=min_pixels,
-    )
-
-
-def settle(
-    validation: Sequence[_Loaded], name: str, weights: Path, *, refit: bool, min_pixels: int
-) -> Setting:
-    """Threshold and calibration of a network: its card's, or fitted on the validation maps.
-
-    Parameters
-    ----------
-    validation : sequence
-        Maps of the validation split.
-    name : str
-        The method.
-    weights : Path
-        Its card decides where it holds a calibration, unless `refit`.
-    refit : bool
-        Fit in any case.
-    min_pixels : int
-        Minimum mapping unit.
-
-    Returns
-    -------
-    Setting
-    """
-    card = read_card(weights)
-    calibration = checked_calibration(card, weights)
-    if calibration is not None and not refit and card.get("score_threshold") is not None:
-        threshold = float(card["score_threshold"])
-        return Setting(threshold, None, calibration, None, "the weights' card")
-    raw = Setting(0.0)
-    pooled = pool([_score(m, name, raw, min_pixels) for m in validation])
-    scores, hits, blocks = merit.scored(pooled)
-    fit = fit_calibration(scores, hits, blocks)
-    calibrated = apply_calibration(fit.calibration, scores)
-    n = int(pooled.references.counted["iou50"].sum())
-    best = best_operating_point(Matches(calibrated, hits, n))
-    return Setting(best.score_threshold, None, fit.calibration, fit, "the split val")
-
-
-def _tuned(validation: Sequence[_Loaded], min_pixels: int) -> Setting:
-    """The σ of best object F1 on validation; the smaller where equal."""
-
-    def f1(sigma: float) -> float:
-        setting = Setting(0.0, sigma)
-        pooled = pool([_score(m, TUNED, setting, min_pixels) for m in validation])
-        tp, fp, fn, *_ = merit.object_counts(pooled, "iou50").sum(axis=0)
-        return float(2 * tp / max(2 * tp + fp + fn, 1))
-
-    best = max(SIGMAS, key=lambda k: (f1(k), -k))
-    return Setting(0.0, best, source="the split val")
 
 
 def publish_accuracy(
@@ -427,7 +182,7 @@ def measure(
     loaded = []
     for i, region in enumerate(regions):
         progress("truth", i, len(regions))
-        loaded.append(_load(region))
+        loaded.append(load_region(region))
     progress("truth", len(regions), len(regions))
     validation = [m for m in loaded if m.region.split == "val"]
     if not validation:
@@ -437,7 +192,7 @@ def measure(
         for name, path in weights.items()
     }
     settings[USUAL] = Setting(0.0, SIGMA, source="custom (Barra et al. 2017)")
-    settings[TUNED] = _tuned(validation, min_pixels)
+    settings[TUNED] = tuned(validation, min_pixels)
     model = next(iter(weights))
     out: dict[str, Any] = {}
     total, done = len(splits) * len(settings), 0
@@ -447,7 +202,7 @@ def measure(
         figures: dict[str, dict[str, NDArray[np.float64]]] = {}
         for name, setting in settings.items():
             progress("score", done, total)
-            pooled = pool([_score(m, name, setting, min_pixels) for m in maps])
+            pooled = pool([score_region(m, name, setting, min_pixels) for m in maps])
             draws = draw_weights(len(pooled.km2))
             methods[name], figures[name] = _method(pooled, draws, setting)
             done += 1

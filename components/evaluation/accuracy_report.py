@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from components.evaluation.accuracy import TUNED, USUAL
 from components.evaluation.accuracy_figures import draw_completeness, draw_reliability
+from components.evaluation.accuracy_targets import targets_section
+from components.evaluation.completeness import completeness_section
 from components.evaluation.experiments import (
     NOTES,
     cell,
@@ -16,34 +17,12 @@ from components.evaluation.experiments import (
     table,
 )
 from components.evaluation.figures_of_merit import CLASSES, NAMES
+from components.evaluation.labels import FIGURES, TUNED, USUAL, method_label, model_of
 
-#: Figure → what it is and how many decimals it is shown with. docs/metrics.md says it at length.
-FIGURES: Final[dict[str, tuple[str, int]]] = {
-    "iou50.f1": ("object F1, IoU ≥ 0.5", 3),
-    "iou50.precision": ("object precision, IoU ≥ 0.5", 3),
-    "iou50.recall": ("object recall, IoU ≥ 0.5", 3),
-    "iou50.pq": ("panoptic quality", 3),
-    "iou50.mean_matched_iou": ("mean IoU of the matches", 3),
-    "iou25.f1": ("object F1, IoU ≥ 0.25", 3),
-    "iou25.precision": ("object precision, IoU ≥ 0.25", 3),
-    "iou25.recall": ("object recall, IoU ≥ 0.25", 3),
-    "iou75.f1": ("object F1, IoU ≥ 0.75", 3),
-    "iou75.precision": ("object precision, IoU ≥ 0.75", 3),
-    "iou75.recall": ("object recall, IoU ≥ 0.75", 3),
-    "iou50.fp_per_1000km2": ("false alarms per 1,000 km²", 2),
-    "coco.ap": ("COCO AP (IoU 0.50:0.95), all scores", 3),
-    "coco.ap50": ("COCO AP50", 3),
-    "coco.ap75": ("COCO AP75", 3),
-    "coco.ap_small": ("COCO AP-small (< 32² px)", 3),
-    "pixels.iou_fg": ("pixel IoU", 3),
-    "pixels.dice": ("pixel F1", 3),
-    "pixels.precision": ("pixel precision", 3),
-    "pixels.recall": ("pixel recall", 3),
-    "boundary.f1_1px": ("boundary F1, 1 px", 3),
-    "boundary.f1_2px": ("boundary F1, 2 px", 3),
-    "area.bias": ("area bias of the matches", 3),
-    "ece.before": ("ECE of the raw score", 3),
-    "ece.after": ("ECE of the calibrated score", 3),
+#: Where the factor of a baseline's threshold comes from.
+_FACTORS: Final = {
+    USUAL: "is the customary one (Barra et al. 2017, doi:10.3390/rs9101002)",
+    TUNED: "has the best object F1 on the split val",
 }
 
 #: Figures of splits that show fewer than all.
@@ -51,27 +30,6 @@ _SHOWN: Final = {
     "null": ("iou50.fp_per_1000km2",),
     "val": ("iou50.f1", "iou50.precision", "iou50.recall", "iou50.mean_matched_iou"),
 }
-
-#: Split, figure, label, whether more is better, target.
-TARGETS: Final = (
-    ("test", "iou50.f1", "object F1 at IoU 0.5", True, 0.85),
-    ("test", "iou50.mean_matched_iou", "mean IoU of the matches", True, 0.78),
-    ("test", "pixels.iou_fg", "pixel IoU", True, 0.75),
-    ("test", "iou50.fp_per_1000km2", "false alarms per 1,000 km²", False, 2.0),
-    ("null", "iou50.fp_per_1000km2", "the same without landslides", False, 1.0),
-)
-
-#: Method, label, lead in object F1 that is aimed at.
-LEADS: Final = (
-    (USUAL, "lead over the 2σ threshold", 0.15),
-    ("unet", "lead over U-Net and components", 0.05),
-    ("plain-small", "lead over the plain Mask R-CNN", 0.02),
-)
-
-#: Methods by what they are; networks given by name speak for themselves.
-_LABELS: Final = {USUAL: "2σ threshold", TUNED: "tuned threshold"}
-
-_DECILE: Final = 0.9
 
 
 def write_accuracy(metrics: Mapping[str, Any], out: Path, command: str) -> list[Path]:
@@ -99,7 +57,7 @@ def write_accuracy(metrics: Mapping[str, Any], out: Path, command: str) -> list[
     """
     experiments = read_experiments(out.parent / "experiments")
     notes = out.parent / "experiments" / NOTES
-    model = _model(metrics)
+    model = model_of(metrics)
     written: list[Path] = []
     pictures: dict[str, str] = {}
     test = metrics["splits"].get("test")
@@ -118,10 +76,10 @@ def write_accuracy(metrics: Mapping[str, Any], out: Path, command: str) -> list[
             written.append(path)
     parts = [
         *_head(metrics),
-        *_targets(metrics),
+        *targets_section(metrics),
         *_splits(metrics),
         *_classes(metrics),
-        *_completeness(metrics, pictures),
+        *completeness_section(metrics, pictures),
         *_score(metrics, pictures),
         *_regions(metrics),
     ]
@@ -133,33 +91,14 @@ def write_accuracy(metrics: Mapping[str, Any], out: Path, command: str) -> list[
     return [out, *written]
 
 
-def _model(metrics: Mapping[str, Any]) -> str:
-    name: str = metrics["settings"]["methods"][0]
-    return name
-
-
-def method_label(name: str) -> str:
-    """A method's name for people.
-
-    Parameters
-    ----------
-    name : str
-        Key of ``methods``.
-
-    Returns
-    -------
-    str
-    """
-    return _LABELS.get(name, name)
-
-
 def _head(metrics: Mapping[str, Any]) -> list[str]:
-    s, model = metrics["settings"], metrics["methods"][_model(metrics)]
+    s, model = metrics["settings"], metrics["methods"][model_of(metrics)]
     methods = []
     for name, m in metrics["methods"].items():
         if m["kind"] == "threshold":
             what = f"|v − median| > {m['sigma']:g}σ of the map and 8-connected clusters"
-            methods.append(f"- **{method_label(name)}**: {what}; σ from {m['source']}.")
+            factor = f"the factor {m['sigma']:g} {_FACTORS[name]}"
+            methods.append(f"- **{method_label(name)}**: {what}; {factor}.")
         else:
             calibration = m["calibration"]["method"] if m["calibration"] else "none"
             size = cell(m["parameters"]) if m["parameters"] else "unknown number of"
@@ -188,7 +127,7 @@ def _head(metrics: Mapping[str, Any]) -> list[str]:
             "seed."
         ),
         "\n".join(methods),
-        f"The model is **{method_label(_model(metrics))}**"
+        f"The model is **{method_label(model_of(metrics))}**"
         + (
             f"; its calibration was fitted on {model['validation']['n']} detections of the split val."
             if "validation" in model
@@ -197,35 +136,9 @@ def _head(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _verdict(value: float, target: float, more: bool) -> str:
-    short = target - value if more else value - target
-    return "met" if short <= 0 else f"missed by {cell(float(short))}"
-
-
-def _targets(metrics: Mapping[str, Any]) -> list[str]:
-    model = _model(metrics)
-    rows = []
-    for split, name, text, more, target in TARGETS:
-        if split not in metrics["splits"]:
-            continue
-        figure = metrics["splits"][split]["methods"][model]["figures"][name]
-        sign = "≥" if more else "≤"
-        got = "–" if figure["value"] is None else _verdict(figure["value"], target, more)
-        rows.append([text, f"{sign} {target:g}", cell(figure, FIGURES[name][1]), got])
-    differences = metrics["splits"].get("test", {}).get("differences", {})
-    for name, text, target in LEADS:
-        if name in differences:
-            figure = differences[name]["iou50.f1"]
-            got = "–" if figure["value"] is None else _verdict(figure["value"], target, True)
-            rows.append([f"{text}, F1", f"≥ {target:g}", cell(figure), got])
-    if not rows:
-        return []
-    return ["## Against the targets", table(["", "target", "measured", ""], rows)]
-
-
 def _splits(metrics: Mapping[str, Any]) -> list[str]:
     out = []
-    model = _model(metrics)
+    model = model_of(metrics)
     titles = {
         "test": "Test split",
         "val": "Validation split: threshold and calibration were fixed here",
@@ -287,7 +200,7 @@ def _classes(metrics: Mapping[str, Any]) -> list[str]:
     test = metrics["splits"].get("test")
     if test is None:
         return []
-    strata = test["methods"][_model(metrics)]["strata"]
+    strata = test["methods"][model_of(metrics)]["strata"]
     out = [
         "## By kind of landslide",
         "By visible size [px], references of every size, false alarms by their own size:",
@@ -322,64 +235,11 @@ def _classes(metrics: Mapping[str, Any]) -> list[str]:
     return out
 
 
-def statement(cells: Sequence[Mapping[str, Any]]) -> list[tuple[int, float | None, int, int]]:
-    """From which rate on landslides of a least size are found nine times in ten.
-
-    Parameters
-    ----------
-    cells : sequence of mapping
-        Of `components.evaluation.figures_of_merit.completeness`.
-
-    Returns
-    -------
-    list of tuple
-        Least size [px], least |LOS| rate [mm/yr] or None where no class reaches it (then of any
-        rate), landslides of both and more, found of them.
-    """
-    out: list[tuple[int, float | None, int, int]] = []
-    for size in sorted({c["size"][0] for c in cells}):
-        larger = [c for c in cells if c["size"][0] >= size]
-        answer: tuple[int, float | None, int, int] | None = None
-        for rate in sorted({c["rate"][0] for c in cells}):
-            of = [c for c in larger if c["rate"][0] >= rate]
-            n, found = sum(c["n"] for c in of), sum(c["found"] for c in of)
-            if n and found >= _DECILE * n:
-                answer = (size, rate, n, found)
-                break
-        n, found = sum(c["n"] for c in larger), sum(c["found"] for c in larger)
-        out.append(answer or (size, None, n, found))
-    return out
-
-
-def _completeness(metrics: Mapping[str, Any], pictures: Mapping[str, str]) -> list[str]:
-    test = metrics["splits"].get("test")
-    if test is None:
-        return []
-    cells = test["methods"][_model(metrics)]["completeness"]
-    pixel_km2 = metrics["settings"]["pixel_km2"]
-    rows = []
-    for size, rate, n, found in statement(cells):
-        area = f"{size} px ({size * pixel_km2:.3f} km²)" if size else "any size"
-        start = "at no rate; of all" if rate is None else f"{rate:g} mm/yr"
-        rows.append([area, start, cell(n), f"{found / n:.3f}" if n else "–"])
-    return [
-        "## Completeness of an inventory",
-        (
-            "Of all landslides on observable ground, seen by the radar or not: a landslide counts as found "
-            "where a detection has an IoU of at least 0.1 with its whole footprint and one centroid lies in "
-            "the other. Motion across the line of sight is slow along it."
-        ),
-        f"![Probability of detection by size and rate]({pictures['completeness']})",
-        "Nine in ten are found from here on:",
-        table(["least size", "from |LOS| rate", "n", "share found"], rows),
-    ]
-
-
 def _score(metrics: Mapping[str, Any], pictures: Mapping[str, str]) -> list[str]:
     test = metrics["splits"].get("test")
     if test is None:
         return []
-    model = metrics["methods"][_model(metrics)]
+    model = metrics["methods"][model_of(metrics)]
     out = [
         "## The score as a probability",
         (

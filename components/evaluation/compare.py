@@ -30,8 +30,7 @@ from components.evaluation.trainings import (
 from components.progress import Progress, no_progress
 from components.provenance import digest
 from components.training import loop, scenes, tiletest
-from components.training.data import FixedTiles
-from components.training.scenes import TEST, TILES_A_SCENE, SceneTiles
+from components.training.scenes import TEST, TILES_A_SCENE, FixedTiles, SceneTiles
 from models.weights import WeightsError, file_sha256, read_card
 
 if TYPE_CHECKING:

@@ -1,9 +1,9 @@
 """`sim-v1`: the public benchmark, simulated regions with exact truth that no training has seen.
 
-A region is made by `slopewatch simulate` from its seed alone. The seeds from 900000 on belong to
-benchmarks: training draws its scenes from other streams and must leave them alone. Operating threshold
-and calibration are fixed on ``val``; figures are of ``test`` and, for false alarms on ground without
-landslides, of ``null``, which keeps atmosphere and everything that can be taken for a landslide.
+A region is made by `slopewatch simulate` from its seed alone. Its seeds are among those that belong to
+benchmarks (`components.simulation.reserved`): training refuses them. Operating threshold and calibration
+are fixed on ``val``; figures are of ``test`` and, for false alarms on ground without landslides, of
+``null``, which keeps atmosphere and everything that can be taken for a landslide.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ from components.simulation.region import ALGORITHM
 Split = Literal["val", "test", "null"]
 
 NAME: Final = "sim-v1"
-
-#: Seeds that belong to benchmarks.
-RESERVED: Final = range(900_000, 1_000_000)
 
 #: Side of a region [px]; 2,621 km² at 25 m.
 SIDE: Final = 2048

@@ -29,7 +29,7 @@ from models.weights import file_sha256
 
 if TYPE_CHECKING:
     from components.config import PretrainConfig, TrainConfig
-    from components.training.data import Tiles
+    from components.training.tiles import Tiles
 
 #: Raised when the same settings give another experiment.
 ALGORITHM: Final = "1"

@@ -23,8 +23,9 @@ from components.inventory.export import write_all
 from components.inventory.lineage import Lineage, Member, trace
 from components.inventory.overview import Reader
 from components.inventory.pictures import crs_name, draw_entry, reference_frame
+from components.inventory.plain import number
 from components.inventory.polygons import Extent, geodesic_extent, lonlat_transformer, pixel_polygon
-from components.inventory.report import MapEntry, Report, number, render_report
+from components.inventory.report import MapEntry, Report, render_report
 from components.inventory.selection import (
     Landslide,
     Selection,

@@ -16,7 +16,6 @@ from matplotlib import colormaps
 from PIL import Image
 
 from components.grid import Window
-from components.inventory.figures import compose, velocity_limit
 from components.inventory.overview import (
     Reader,
     block_mean,
@@ -24,6 +23,7 @@ from components.inventory.overview import (
     reduction,
     surroundings,
 )
+from components.inventory.relief import compose, velocity_limit
 
 if TYPE_CHECKING:
     from affine import Affine

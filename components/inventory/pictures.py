@@ -16,17 +16,11 @@ from components.dataset.labels import for_picture
 from components.evaluation.evaluate import REFERENCES
 from components.grid import Window, geobox_to_dict
 from components.inventory.evidence import draw_evidence, least_certain
-from components.inventory.figures import (
-    MAX_PX,
-    Outlines,
-    Zoom,
-    draw_map,
-    draw_zooms,
-    save_png,
-    velocity_limit,
-)
+from components.inventory.figures import MAX_PX, Outlines, Zoom, draw_map, draw_zooms, save_png
 from components.inventory.overview import Reader, read_overview, surroundings
-from components.inventory.report import MapEntry, number
+from components.inventory.plain import number
+from components.inventory.relief import velocity_limit
+from components.inventory.report import MapEntry
 from components.inventory.selection import Landslide
 
 if TYPE_CHECKING:

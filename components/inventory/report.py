@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,8 +15,9 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from components.evaluation.objects import SIZE_BINS
 from components.inventory.attributes import ATTRIBUTES
+from components.inventory.plain import number, plain_date
+from components.inventory.report_metrics import metric_rows, precision_recall, shown, size_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,41 +29,6 @@ ROWS_MAX: Final = 1000
 
 #: Maps shown as pictures, the latest; the folder holds all.
 PICTURES_MAX: Final = 8
-
-_MONTHS: Final = (
-    "Jan",
-    "Feb",
-    "Mar",
-    "Apr",
-    "May",
-    "Jun",
-    "Jul",
-    "Aug",
-    "Sep",
-    "Oct",
-    "Nov",
-    "Dec",
-)
-
-#: Metric in the report: label, path in metrics.json, how it is shown, whether more is better.
-_METRICS: Final = (
-    ("Objects · F1", ("objects", "f1"), "percent", True),
-    ("Objects · precision", ("objects", "precision"), "percent", True),
-    ("Objects · recall", ("objects", "recall"), "percent", True),
-    ("Objects · mean IoU of matches", ("objects", "mean_matched_iou"), "percent", True),
-    ("Objects · panoptic quality", ("objects", "pq"), "percent", True),
-    ("Objects · false alarms per 1000 km²", ("objects", "fp_per_1000km2"), "number", False),
-    ("Objects · F1 from IoU 0.25", ("objects_iou25", "f1"), "percent", True),
-    ("Objects · F1 by centroid", ("objects_centroid", "f1"), "percent", True),
-    ("COCO AP50, all scores", ("coco", "ap50"), "percent", True),
-    ("COCO AP, all scores", ("coco", "ap"), "percent", True),
-    ("Pixels · IoU", ("pixels", "iou_fg"), "percent", True),
-    ("Pixels · F1 (Dice)", ("pixels", "dice"), "percent", True),
-    ("Pixels · precision", ("pixels", "precision"), "percent", True),
-    ("Pixels · recall", ("pixels", "recall"), "percent", True),
-    ("Pixels · mean IoU of both classes", ("pixels", "miou_2class"), "percent", True),
-    ("Pixels · accuracy", ("pixels", "accuracy_px"), "percent", True),
-)
 
 #: Columns of the landslide table, by attribute name.
 _COLUMNS: Final = (
@@ -189,45 +154,6 @@ class Report:
     software: Mapping[str, str] = field(default_factory=dict)
 
 
-def plain_date(iso: str) -> str:
-    """An ISO date for people, in English whatever the locale.
-
-    Parameters
-    ----------
-    iso : str
-        ``YYYY-MM-DD``.
-
-    Returns
-    -------
-    str
-        ``D Mon YYYY``.
-    """
-    d = date.fromisoformat(iso)
-    return f"{d.day} {_MONTHS[d.month - 1]} {d.year}"
-
-
-def number(value: float | None, digits: int = 0) -> str:
-    """A number for people: thousands in groups, a true minus sign, a dash where unknown.
-
-    Parameters
-    ----------
-    value : float or None
-        NaN and None are unknown.
-    digits : int
-        Decimals.
-
-    Returns
-    -------
-    str
-    """
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = f"{value:,.{digits}f}"
-    if float(text.replace(",", "")) == 0:
-        text = text.lstrip("-")
-    return text.replace("-", "−")
-
-
 def embedded(path: Path) -> str:
     """A picture as data URI, in 64 instead of 256 levels a colour: a third smaller, not to be told apart.
 
@@ -305,9 +231,9 @@ def render_report(report: Report) -> str:
         rows=_rows(report.table, {e.id for m in shown for e in m.evidence}),
         rows_left=max(0, len(report.table) - ROWS_MAX),
         charts=_charts(report.table),
-        metrics=_metric_rows(report.metrics),
-        sizes=_size_rows(report.metrics),
-        curve=_curve(report.metrics),
+        metrics=metric_rows(report.metrics),
+        sizes=size_rows(report.metrics),
+        curve=precision_recall(report.metrics),
         provenance=sorted({k for m in report.maps for k in m.provenance}),
     )
 
@@ -350,9 +276,9 @@ def _headline(report: Report) -> list[dict[str, str]]:
         base = report.metrics["baseline"]["pooled"]["objects"]["f1"]
         out.append(
             {
-                "value": _shown(f1, "percent"),
+                "value": shown(f1, "percent"),
                 "label": "F1 of landslides",
-                "note": f"threshold baseline {_shown(base, 'percent')}; "
+                "note": f"threshold baseline {shown(base, 'percent')}; "
                 f"{report.metrics['settings']['area']}",
             }
         )
@@ -423,75 +349,3 @@ def _scaled(title: str, bars: list[tuple[str, int]]) -> dict[str, Any]:
         "title": title,
         "bars": [{"label": k, "n": n, "share": round(100 * n / most, 1)} for k, n in bars],
     }
-
-
-def _shown(value: float | None, kind: str) -> str:
-    if value is None:
-        return "–"
-    return f"{number(100 * value, 1)} %" if kind == "percent" else number(value, 1)
-
-
-def _metric_rows(metrics: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    if metrics is None:
-        return []
-    out = []
-    for label, (group, name), kind, more in _METRICS:
-        model, baseline = (
-            metrics[m]["pooled"].get(group, {}).get(name) for m in ("model", "baseline")
-        )
-        better = ""
-        if model is not None and baseline is not None and model != baseline:
-            better = "model" if (model > baseline) is more else "baseline"
-        key = f"{group}.{name}"
-        out.append(
-            {
-                "label": label,
-                "definition": metrics["definitions"].get(
-                    key,
-                    metrics["definitions"].get(
-                        group, metrics["definitions"].get(f"objects.{name}", "")
-                    ),
-                ),
-                "model": _shown(model, kind),
-                "baseline": _shown(baseline, kind),
-                "better": better,
-            }
-        )
-    return out
-
-
-def _size_rows(metrics: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    if metrics is None:
-        return []
-    out = []
-    for name in SIZE_BINS:  # JSON keeps no order
-        model, base = (metrics[m]["pooled"]["sizes"][name] for m in ("model", "baseline"))
-        out.append(
-            {
-                "name": name,
-                "n": model["tp"] + model["fn"],
-                "model": [_shown(model[k], "percent") for k in ("precision", "recall", "f1")],
-                "baseline": [_shown(base[k], "percent") for k in ("precision", "recall", "f1")],
-            }
-        )
-    return out
-
-
-def _curve(metrics: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Points of the precision–recall drawing in a square of 100 units, y downward."""
-    if metrics is None:
-        return None
-    lines = {}
-    for method in ("model", "baseline"):
-        points = [p for p in metrics[method]["pooled"]["curve"] if p["recall"] is not None]
-        lines[method] = " ".join(
-            f"{100 * p['recall']:.1f},{100 - 100 * p['precision']:.1f}" for p in points
-        )
-    objects = metrics["model"]["pooled"]["objects"]
-    mark = None
-    if objects["recall"] is not None and objects["precision"] is not None:
-        mark = {
-            "x": round(100 * objects["recall"], 1),
-            "y": round(100 - 100 * objects["precision"], 1),
-        }
-    return {**lines, "mark": mark}

@@ -10,7 +10,8 @@ from scipy import ndimage
 from components.layers import DAYS_PER_YEAR
 from components.simulation.fields import Bool, Float, smooth_noise
 from components.simulation.footprints import Body, lay_out, make_outline
-from components.simulation.landslides import SeedMap, downslope_vector, mark
+from components.simulation.landslides import downslope_vector
+from components.simulation.placement import SeedMap, mark
 from components.simulation.terrain import Ground
 
 

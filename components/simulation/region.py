@@ -39,10 +39,10 @@ from components.simulation.hyp3_writer import (
     write_product,
     write_raster,
 )
-from components.simulation.landslides import Placement, landslide_count, place_landslides
 from components.simulation.look import Direction, Look, make_look
 from components.simulation.negatives import Negatives, place_negatives
 from components.simulation.observe import Observation, Track, make_track, observe
+from components.simulation.placement import Placement, landslide_count, place_landslides
 from components.simulation.terrain import Ground, Terrain, generate_terrain, make_ground
 from components.simulation.truth import Seen, write_labels, write_truth
 from components.workspace import coded_os_errors, write_json

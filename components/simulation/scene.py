@@ -13,10 +13,11 @@ from components.simulation.conditions import REFERENCE, Conditions
 from components.simulation.decorrelation import ground_coherence
 from components.simulation.fields import Bool, Float, Labels
 from components.simulation.labels import Label
-from components.simulation.landslides import Landslide, landslide_count, place_landslides
+from components.simulation.landslides import Landslide
 from components.simulation.look import Direction, make_look
 from components.simulation.negatives import Negative, place_negatives
 from components.simulation.observe import make_track, observe
+from components.simulation.placement import landslide_count, place_landslides
 from components.simulation.terrain import Terrain, generate_terrain, make_ground
 
 

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 
 from components.progress import Progress
 from components.training.checkpoints import prune, write_checked
-from components.training.data import ALONE, Share, Tiles, collate
+from components.training.loading import collate
 from components.training.module import DetectorModule
+from components.training.order import ALONE, Share
 from components.training.picture import draw_predictions
 from components.training.selection import (
     Matches,
@@ -26,6 +27,7 @@ from components.training.selection import (
     match_image,
     pool,
 )
+from components.training.tiles import Tiles
 from models.build import detect
 
 if TYPE_CHECKING:

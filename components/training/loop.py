@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,16 +21,17 @@ import torch
 from components.errors import ModelError
 from components.progress import Progress, no_progress
 from components.training.checkpoints import is_whole, last_whole
-from components.training.data import Source, coco_source, scene_source
 from components.training.epoch_end import PICTURE, EpochEnd, metrics_csv, read_times
 from components.training.failures import coded_failures
 from components.training.initial import start_from, start_from_torchvision
 from components.training.loggers import open_loggers
+from components.training.machine import bfloat16, device_of, quiet, reproducible
 from components.training.module import GRADIENT_CLIP, DetectorModule
 from components.training.picture import draw_predictions
 from components.training.ranks import Group, check_devices, started
 from components.training.schedule import CosineSchedule, PaperSchedule, Schedule
 from components.training.selection import Operating
+from components.training.sources import Source, coco_source, scene_source
 from models.build import Detector, build_model
 from models.forms import FORMS
 from models.weights import file_sha256, load_tensors, save_weights
@@ -144,6 +142,8 @@ def pretrain(
 
     Raises
     ------
+    InputError
+        SW-308 for a seed of the scenes that belongs to benchmarks; SW-701 as `train`.
     ModelError
         As `train`.
     """
@@ -157,11 +157,11 @@ def _train(
     """Train on any source."""
     out_dir, work_dir = Path(out_dir), Path(work_dir)
     recipe = _recipe(source, cfg)
-    device = _device(cfg.device)
+    device = device_of(cfg.device)
     check_devices(cfg, device)
     work_dir.mkdir(parents=True, exist_ok=True)
     out_dir.mkdir(parents=True, exist_ok=True)
-    with _reproducible(cfg, device), _quiet(), coded_failures(cfg, work_dir):
+    with reproducible(cfg, device), quiet(), coded_failures(cfg, work_dir):
         model, origin = _new_model(source.info, cfg)
         with started(source, work_dir, cfg) as group:
             end = _fit(model, source, work_dir, cfg, recipe, device, progress, group)
@@ -213,8 +213,8 @@ def take_part(
     SlopewatchError
         As for `train`.
     """
-    device = _device(cfg.device)
-    with _reproducible(cfg, device), _quiet():
+    device = device_of(cfg.device)
+    with reproducible(cfg, device), quiet():
         model, _ = _new_model(source.info, cfg)
         ready()
         recipe = _recipe(source, cfg)
@@ -322,7 +322,7 @@ def _fit(
         strategy=group.strategy(parts_rest=cfg.schedule == "paper"),
         sync_batchnorm=device == "gpu" and not group.alone,
         use_distributed_sampler=False,
-        precision="bf16-mixed" if _bfloat16(cfg.precision, device) else "32-true",
+        precision="bf16-mixed" if bfloat16(cfg.precision, device) else "32-true",
         max_epochs=cfg.epochs,
         gradient_clip_val=GRADIENT_CLIP,
         callbacks=[end],
@@ -352,28 +352,6 @@ def _logged(
     finally:
         for logger in end.loggers:
             logger.finalize(status)
-
-
-def _device(wanted: str) -> str:
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if not torch.cuda.is_available():
-        raise ModelError(
-            "SW-404", "device `cuda` was asked for, and there is none", remedy="Set train.device."
-        )
-    return "gpu"
-
-
-def _bfloat16(wanted: str, device: str) -> bool:
-    """Whether to compute in bfloat16.
-
-    A processor that lacks the instructions emulates them, several times slower than float32.
-    """
-    if wanted != "auto":
-        return wanted == "bfloat16"
-    if device == "gpu":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _recipe(source: Source, cfg: TrainConfig) -> str:
@@ -421,38 +399,3 @@ def _card(
             **origin,
         },
     }
-
-
-@contextmanager
-def _reproducible(cfg: TrainConfig, device: str) -> Iterator[None]:
-    """Fixed number of threads and, on a CPU, deterministic algorithms; put back afterwards."""
-    before = torch.get_num_threads()
-    strict = torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.set_num_threads(cfg.threads or max(1, (os.cpu_count() or 1) // cfg.devices))
-    if device == "cpu":
-        torch.use_deterministic_algorithms(True)
-        # Filling fresh memory finds bugs that we do not have, and costs 5 % of the time.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        torch.use_deterministic_algorithms(strict)
-        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's banners and advice away: output belongs to the command."""
-    loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric")]
-    levels = [log.level for log in loggers]
-    for log in loggers:
-        log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            yield
-    finally:
-        for log, level in zip(loggers, levels, strict=True):
-            log.setLevel(level)

@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from torch import nn
 
-from components.training.data import Tiles
 from components.training.selection import MASK_THRESHOLD, Operating
+from components.training.tiles import Tiles
 from models.build import Detections, detect
 from models.paste import paste_masks
 

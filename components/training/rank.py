@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from components.config import PretrainConfig, TrainConfig
-from components.training.data import Share, Source, coco_source, scene_source
 from components.training.loop import take_part
+from components.training.order import Share
 from components.training.ranks import READY, Group
+from components.training.sources import Source, coco_source, scene_source
 
 
 def main() -> None:

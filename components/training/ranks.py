@@ -22,7 +22,8 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from components.errors import InputError, ModelError
-from components.training.data import ALONE, Share, Source
+from components.training.order import ALONE, Share
+from components.training.sources import Source
 
 if TYPE_CHECKING:
     from components.config import TrainConfig

@@ -28,7 +28,7 @@ from components.simulation.scene import Scene, simulate_scene
 
 if TYPE_CHECKING:
     from components.config import PretrainConfig
-    from components.training.data import Place
+    from components.training.order import Place
 
 #: Raised when the same settings give other tiles.
 ALGORITHM: Final = "scenes-3"
@@ -193,6 +193,28 @@ def _objects(scene: Scene) -> Objects:
         np.array([label.ignore for label in labels], dtype=bool),
         masks.sum(axis=(1, 2)).astype(float),
     )
+
+
+class FixedTiles:
+    """Simulated tiles that are kept in memory, for validation and tests.
+
+    Parameters
+    ----------
+    tiles : SceneTiles
+        Without end.
+    count : int
+        The first so many are kept.
+    """
+
+    def __init__(self, tiles: SceneTiles, count: int) -> None:
+        self.channels = tiles.channels
+        self._items = [tiles[i] for i in range(count)]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Item:
+        return self._items[index]
 
 
 def describe(cfg: PretrainConfig) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from components.errors import ModelError
 from components.progress import Progress, no_progress
-from components.training.data import Tiles, collate
+from components.training.loading import collate
 from components.training.selection import MASK_THRESHOLD, match_ious
+from components.training.tiles import Tiles
 from models.build import Detections, detect
 from models.paste import paste_masks
 from models.weights import WeightsError, load_weights
