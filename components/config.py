@@ -7,7 +7,7 @@ the components take their own section, never the whole configuration.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -337,6 +337,36 @@ class Config(Section):
     inventory: InventoryConfig = InventoryConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     experiments: ExperimentsConfig = ExperimentsConfig()
+
+
+def parse_overrides(items: Iterable[str]) -> dict[str, Any]:
+    """Overrides as they are typed.
+
+    Parameters
+    ----------
+    items : iterable of str
+        ``section.key=value``, values in YAML; a later one wins.
+
+    Returns
+    -------
+    dict
+        ``section.key`` → value, as `load_config` takes it.
+
+    Raises
+    ------
+    InputError
+        SW-701 for another form.
+    """
+    values: dict[str, Any] = {}
+    for item in items:
+        key, separator, text = item.partition("=")
+        if not separator:
+            raise InputError("SW-701", f"`{item}` is not SECTION.KEY=VALUE")
+        try:
+            values[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as e:
+            raise InputError("SW-701", f"value of `{key}` is not YAML: {text!r}") from e
+    return values
 
 
 def load_config(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:

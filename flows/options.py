@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-import yaml
 
-from components.config import Config, load_config
+from components.config import Config, load_config, parse_overrides
 from components.errors import InputError
 
 Number = TypeVar("Number", int, float)
@@ -76,15 +75,7 @@ class Given:
         InputError
             SW-701 for anything that is not a known key with a valid value.
         """
-        values: dict[str, Any] = {}
-        for item in self.overrides:
-            key, separator, text = item.partition("=")
-            if not separator:
-                raise InputError("SW-701", f"`{item}` is not SECTION.KEY=VALUE")
-            try:
-                values[key.strip()] = yaml.safe_load(text)
-            except yaml.YAMLError as e:
-                raise InputError("SW-701", f"value of `{key}` is not YAML: {text!r}") from e
+        values = parse_overrides(self.overrides)
         for key, value in (shortcuts or {}).items():
             if value is not None:
                 values[key] = str(value.resolve()) if isinstance(value, Path) else value

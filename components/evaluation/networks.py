@@ -14,11 +14,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import yaml
-
-from components.config import load_config
+from components.config import load_config, parse_overrides
 from components.errors import InputError, SlopewatchError
 from components.evaluation import compare
 from components.evaluation.compare import Outcome, Setting
@@ -282,8 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--plan", action="store_true", help="say what would be run, and end")
     a = parser.parse_args(given)
     try:
-        overrides = dict(_override(item) for item in a.set)
-        config = load_config(a.config, overrides)
+        config = load_config(a.config, parse_overrides(a.set))
         command = shlex.join(["python", "-m", "components.evaluation.networks", *given])
         s = Setting(config, a.steps, a.seeds, a.work, a.out or a.work / "experiments", command)
         if a.release is not None:
@@ -341,13 +338,6 @@ def named_weights(items: Sequence[str]) -> dict[str, Path]:
             )
         out[name] = Path(path).resolve()
     return out
-
-
-def _override(item: str) -> tuple[str, Any]:
-    key, separator, text = item.partition("=")
-    if not separator:
-        raise InputError("SW-701", f"`{item}` is not SECTION.KEY=VALUE")
-    return key, yaml.safe_load(text)
 
 
 if __name__ == "__main__":
