@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from components.errors import InputError
 
-Preset = Literal["fringe_rgb", "sincos", "rate", "multi"]
+Preset = Literal["fringe_rgb", "sincos", "rate", "multi", "terrain"]
 
 
 class Section(BaseModel):
@@ -156,6 +156,13 @@ class PretrainConfig(Section):
     """Side of a tile [px]."""
     resolution_m: float = Field(default=25.0, gt=0)
     """Pixel size [m]; the weights fit maps of this pixel size."""
+    scene_scale: float = Field(default=1.5, ge=1)
+    """Side of a scene in tiles: larger scenes hold larger landslides whole, and more of the relief."""
+    tiles_per_scene: int = Field(default=2, ge=1)
+    """Tiles cut from one scene."""
+    scenes_in_turn: int = Field(default=1, ge=1)
+    """Scenes from which neighbouring tiles come in turn, so that a step sees several; all of them are kept
+    in memory."""
     tiles_per_epoch: int = Field(default=800, ge=1)
     """Tiles between two checkpoints."""
     validation_tiles: int = Field(default=240, ge=0)

@@ -84,6 +84,7 @@ _TABLE: Final = (
     Layer("layover_shadow", "1", "bool", False, "pixel in layover or radar shadow", "", "track"),
     Layer("elevation", "m", "float32", _NAN, "terrain elevation", "up", "region"),
     Layer("slope", "degree", "float32", _NAN, "terrain slope", "", "region", (0.0, 90.0)),
+    Layer("relative_height", "1", "float32", _NAN, "height between the low (0) and the high ground (1) within 12.5 km", "up", "region", (0.0, 1.0)),
     Layer("aspect", "degree", "float32", _NAN, "downslope direction, clockwise from north", "", "region", (0.0, 360.0)),
 )  # fmt: skip
 

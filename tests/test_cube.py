@@ -35,6 +35,7 @@ from components.grid import Window, geobox_from_dict, same_grid
 from components.insar.geometry import los_from_angles
 from components.insar.noise import mad_sigma
 from components.insar.phase import velocity_std
+from components.insar.relief import relative_height
 from components.layers import DAYS_PER_YEAR, LAYERS
 from components.products.base import MASK, LayerSource, Product
 from components.products.registry import discover
@@ -290,6 +291,17 @@ def test_terrain_does_not_depend_on_the_blocks(ws: Workspace, tmp_path: Path) ->
     dy = (p[:, :-2] + 2 * p[:, 1:-1] + p[:, 2:])[2:] - (p[:, :-2] + 2 * p[:, 1:-1] + p[:, 2:])[:-2]
     expected = np.degrees(np.arctan(np.hypot(dx, dy) / 200.0))
     np.testing.assert_allclose(got, expected, atol=0.01)
+
+
+def test_relative_height_does_not_depend_on_the_blocks(ws: Workspace, tmp_path: Path) -> None:
+    rough = np.random.default_rng(1).normal(0, 30, (1030, 20)).cumsum(axis=0).astype(np.float32)
+    grid = GeoBox(rough.shape, GRID.affine, GRID.crs)
+    product = make_product(tmp_path / "p", {**noisy(shape=rough.shape), "elevation": rough}, grid)
+    cube = ingest_product(ws, product, CFG)
+    got = layers_of(ws, cube, "relative_height")["relative_height"]
+    pixel = abs(GRID.affine.a)
+    np.testing.assert_allclose(got, relative_height(rough, pixel), atol=1e-6)
+    assert got.max() == 1
 
 
 def test_layover_is_not_valid(ws: Workspace, tmp_path: Path) -> None:

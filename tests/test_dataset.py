@@ -25,7 +25,7 @@ from components.config import DatasetConfig, TileConfig
 from components.cube.store import StoreWriter, chunking, create_store
 from components.dataset.coco import build_dataset
 from components.dataset.drawing import draw
-from components.dataset.presets import CHANNELS, render
+from components.dataset.presets import CHANNELS, TERRAIN, render
 from components.dataset.resample import upsample_bilinear, upsample_nearest
 from components.dataset.tiles import TILE_LAYERS, TileStore, build_tiles
 from components.dataset.torch_dataset import TileDataset
@@ -60,6 +60,7 @@ def fields(shape, seed):
         "valid": np.ones(shape, bool),
         "los_sensitivity": rng.uniform(-1, 1, shape).astype(np.float32),
         "slope": rng.uniform(0, 45, shape).astype(np.float32),
+        "relative_height": rng.uniform(0, 1, shape).astype(np.float32),
     }
     values["valid"][:, :7] = False  # a strip without data along the left border
     for name in ("los_velocity", "los_displacement", "coherence"):
@@ -159,7 +160,7 @@ def test_tiles_are_the_cube(built):
     assert [t.index for t in store.tiles] == list(range(48))
     for tile in store.tiles[::7]:
         truth = fields((400, 150), PERIODS.index(tile.period))
-        truth.update({k: fields((400, 150), 0)[k] for k in ("los_sensitivity", "slope")})
+        truth.update({k: fields((400, 150), 0)[k] for k in TERRAIN})
         for name, data in store.read(tile, TILE_LAYERS).items():
             np.testing.assert_array_equal(data, truth[name][tile.window.slices])
         assert tile.valid_fraction == pytest.approx(truth["valid"][tile.window.slices].mean())

@@ -22,6 +22,7 @@ def scene(shape=(6, 5), seed=0):
         "coherence": rng.uniform(0, 1, shape).astype(np.float32),
         "los_sensitivity": rng.uniform(-1, 1, shape).astype(np.float32),
         "slope": rng.uniform(0, 45, shape).astype(np.float32),
+        "relative_height": rng.uniform(0, 1, shape).astype(np.float32),
         "valid": np.ones(shape, bool),
     }
     for name in ("los_displacement", "los_velocity", "coherence"):
@@ -66,6 +67,18 @@ def test_sincos_and_multi_rewrap_the_displacement_at_half_the_wavelength():
     np.testing.assert_array_equal(multi["valid"], where)
 
 
+def test_terrain_adds_the_relative_height_and_zero_means_unknown():
+    layers = scene()
+    layers["relative_height"][2, 3] = 0.0
+    layers["relative_height"][4, 4] = np.nan
+    image = render("terrain", layers, 8.0)
+    np.testing.assert_array_equal(image[:7], render("multi", layers, 8.0))
+    height = dict(zip(CHANNELS["terrain"], image, strict=True))["relative_height"]
+    assert height[2, 3] == np.float32(0.05)  # the lowest ground is known ground
+    assert height[4, 4] == 0
+    assert height[0, 0] == np.maximum(layers["relative_height"][0, 0], np.float32(0.05))
+
+
 def test_fringe_is_cyclic_dark_at_rest_and_tells_the_signs_apart():
     d = np.linspace(-0.01, 0.01, 21, dtype=np.float32)[None]
     valid = np.ones_like(d, bool)
@@ -96,6 +109,7 @@ def test_optional_layers_become_zero_and_others_are_refused():
     layers = scene()
     for name in OPTIONAL_LAYERS:
         layers.pop(name)
+    assert not render("terrain", layers, 8.0)[[3, 4, 5, 7]].any()
     v, gamma, c = render("rate", layers, 8.0)
     assert v.any()
     assert not gamma.any()

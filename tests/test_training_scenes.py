@@ -40,6 +40,22 @@ def test_a_tile_depends_on_its_index_alone() -> None:
     assert not torch.equal(one[0][0], one[4][0])
 
 
+def test_scenes_in_turn_give_the_same_tiles_in_any_order() -> None:
+    turns = {"scenes_in_turn": 3, "tiles_per_scene": 2, "preset": "terrain"}
+    cfg = SCENES.model_copy(update=turns)
+    tiles, again = SceneTiles(cfg), SceneTiles(cfg)
+    scenes = [tiles.scene_of(i) for i in range(12)]
+    assert scenes == [0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5]
+    got = [tiles[i] for i in range(8)]
+    for i in (7, 0, 4, 3, 6):
+        assert same(again[i], got[i])
+    assert not torch.equal(got[0][0], got[3][0])
+    # The ground is that of the scene: how high it lies does not change from tile to tile.
+    fixed = SceneTiles(cfg.model_copy(update={"scene_scale": 1.0}), VALIDATION)
+    assert torch.equal(fixed[0][0], fixed[3][0])
+    assert fixed[0][0][CHANNELS["terrain"].index("relative_height")].min() >= 0.05
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_loader_gives_the_same_tiles_for_any_number_of_workers(workers: int) -> None:
     cfg = TrainConfig(batch_size=4)

@@ -7,7 +7,7 @@ then gets a new key, and with it the track geometry and every cube that is inges
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -31,6 +31,7 @@ from components.cube.store import (
 from components.errors import InputError, WorkspaceError
 from components.grid import Window, geobox_from_dict, geobox_to_dict
 from components.insar.geometry import Terrain, slope_aspect
+from components.insar.relief import Relief, cell_relief, cell_side
 from components.layers import layers_of
 from components.products.base import LayerSource, Product
 from components.products.raster import probe
@@ -39,7 +40,7 @@ from components.provenance import file_sha256
 from components.workspace import Artefact, Workspace, read_artefact, stage_key
 
 #: Raised when the same inputs would give other values.
-ALGORITHM: Final = "1"
+ALGORITHM: Final = "2"
 
 #: Name of the store inside the artefact.
 STORE: Final = "region.zarr"
@@ -47,6 +48,9 @@ STORE: Final = "region.zarr"
 #: Region and track stores are written with these sides whatever the cube's are, so that their keys do
 #: not hang on a storage option.
 SIDES: Final = Chunking(256, 1024)
+
+#: Cells of the relief that are read at once, a side.
+_CELLS_A_BLOCK: Final = 24
 
 
 class _Dem(NamedTuple):
@@ -76,7 +80,7 @@ def ensure_region(
     cfg : RegionConfig
         Grid and DEM.
     progress : Progress
-        Steps ``elevation`` and ``terrain``.
+        Steps ``elevation``, ``relief`` and ``terrain``.
 
     Returns
     -------
@@ -252,7 +256,7 @@ def _dem_layer(path: Path, geobox: GeoBox) -> AlignedLayer:
 
 
 def _write(path: Path, geobox: GeoBox, maps: Sequence[AlignedLayer], progress: Progress) -> float:
-    """Write elevation, slope and aspect; return the fraction of pixels with elevation."""
+    """Write elevation and what follows from it; return the fraction of pixels with elevation."""
     shape = (int(geobox.shape[0]), int(geobox.shape[1]))
     sides = chunking(shape, *SIDES)
     create_store(path, geobox, layers_of("region"), sides)
@@ -269,16 +273,39 @@ def _write(path: Path, geobox: GeoBox, maps: Sequence[AlignedLayer], progress: P
     pixel = abs(float(geobox.resolution.x))
     # From the store, not from the maps: a halo would make every block read its neighbours' sources too.
     stored = open_arrays(path)["elevation"]
+    relief = _relief(lambda w: np.asarray(stored[w.slices]), shape, pixel, progress)
 
     def terrain(window: Window) -> None:
         halo = window.buffer(1, shape)
-        slope, aspect = _terrain(np.asarray(stored[halo.slices]), pixel)
+        z = np.asarray(stored[halo.slices])
+        slope, aspect = _terrain(z, pixel)
         row, col = window.row - halo.row, window.col - halo.col
         inner = Window(row, col, window.height, window.width).slices
-        writer.write(window, {"slope": slope[inner], "aspect": aspect[inner]})
+        height = relief.height(z[inner], window.row, window.col)
+        blocks = {"slope": slope[inner], "aspect": aspect[inner], "relative_height": height}
+        writer.write(window, blocks)
 
     for_each_block(shape, sides.shard, terrain, progress, "terrain")
     return sum(known) / (shape[0] * shape[1])
+
+
+def _relief(
+    read: Callable[[Window], npt.NDArray[np.float32]],
+    shape: tuple[int, int],
+    pixel: float,
+    progress: Progress,
+) -> Relief:
+    side = cell_side(pixel)
+    low, high = (np.full((-(-shape[0] // side), -(-shape[1] // side)), np.nan) for _ in range(2))
+
+    def work(block: Window) -> None:
+        row, col = block.row // side, block.col // side
+        found = cell_relief(read(block), side)
+        at = (slice(row, row + found[0].shape[0]), slice(col, col + found[0].shape[1]))
+        low[at], high[at] = found
+
+    for_each_block(shape, side * _CELLS_A_BLOCK, work, progress, "relief")
+    return Relief(low, high, pixel)
 
 
 def first_finite(candidates: Sequence[AlignedLayer], window: Window) -> npt.NDArray[np.float32]:

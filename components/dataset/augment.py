@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
+from components.dataset.presets import TERRAIN
 from components.errors import ModelError
 from components.simulation.atmosphere import turbulence_psd
 from components.simulation.fields import SpectralField
@@ -38,16 +39,11 @@ T = TypeVar("T", bound=np.generic)
 
 #: Channel names that this module knows to be scalars under mirrors and turns.
 _SCALARS: Final = frozenset(
-    {"velocity", "coherence", "los_sensitivity", "cos", "sin", "slope", "valid"}
-    | {"red", "green", "blue"}
+    {"velocity", "coherence", "cos", "sin", "valid", "red", "green", "blue"} | TERRAIN
 )
 
 #: Channels of the interferogram: zero where there is no data, before and after augmentation.
 _SIGNAL: Final = ("valid", "velocity", "coherence", "cos", "sin", "red", "green", "blue")
-
-
-#: Channels of the terrain: known or unknown together.
-_TERRAIN: Final = frozenset({"los_sensitivity", "slope"})
 
 
 @dataclass(frozen=True)
@@ -76,8 +72,8 @@ class Strength:
     lowest_coherence : float
         Smallest factor of such a lowering, in (0, 1].
     drop_terrain : float
-        Probability that the terrain's channels (C and slope) are zero, as for a product that brings
-        no terrain.
+        Probability that the terrain's channels (C, slope, relative height) are zero, as for a product
+        that brings no terrain.
     turn_phase : float
         Probability of a random constant added to the phase (the reference point is arbitrary).
     brightness, render_noise, sharpen : float
@@ -194,7 +190,7 @@ def augment(
     if "coherence" in at and rng.random() < strength.drop_coherence:
         image[at["coherence"]] = 0.0
     if rng.random() < strength.drop_terrain:
-        for name in _TERRAIN & at.keys():
+        for name in TERRAIN & at.keys():
             image[at[name]] = 0.0
     return Sample(np.ascontiguousarray(image), np.ascontiguousarray(masks))
 

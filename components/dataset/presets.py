@@ -1,8 +1,8 @@
 """Model inputs: from the cube's layers to the channels that a network sees.
 
-Four presets. ``rate`` and ``multi`` feed physics, ``sincos`` the re-wrapped phase with coherence, and
-``fringe_rgb`` is the colour render that interpreters look at. Every channel is finite, of order one,
-and zero where nothing is known, so that a network meets "no data" as the same value everywhere.
+Five presets. ``rate``, ``multi`` and ``terrain`` feed physics, ``sincos`` the re-wrapped phase with
+coherence, and ``fringe_rgb`` is the colour render that interpreters look at. Every channel is finite, of
+order one, and zero where nothing is known, so that a network meets "no data" as the same value everywhere.
 
 NumPy only: runs wherever the model runs.
 """
@@ -30,32 +30,45 @@ SIGMA_FLOOR: Final = 0.1
 #: Slope that gives a channel value of one [degree].
 SLOPE_SCALE_DEG: Final = 45.0
 
+#: Least value of a known relative height: 0 says "unknown".
+LOWEST_HEIGHT: Final = 0.05
+
 #: Preset → channel names, in the order of the array's first axis.
 CHANNELS: Final[dict[str, tuple[str, ...]]] = {
     "fringe_rgb": ("red", "green", "blue"),
     "sincos": ("coherence", "cos", "sin"),
     "rate": ("velocity", "coherence", "los_sensitivity"),
     "multi": ("cos", "sin", "velocity", "coherence", "los_sensitivity", "slope", "valid"),
+    "terrain": (
+        *("cos", "sin", "velocity", "coherence", "los_sensitivity", "slope", "valid"),
+        "relative_height",
+    ),
 }
+
+_MULTI: Final = (
+    "los_displacement",
+    "los_velocity",
+    "coherence",
+    "los_sensitivity",
+    "slope",
+    "valid",
+)
 
 #: Preset → layers that `render` reads, all of them to be offered where the cube holds them.
 REQUIRED_LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "fringe_rgb": ("los_displacement", "valid"),
     "sincos": ("los_displacement", "coherence", "valid"),
     "rate": ("los_velocity", "coherence", "los_sensitivity", "valid"),
-    "multi": (
-        "los_displacement",
-        "los_velocity",
-        "coherence",
-        "los_sensitivity",
-        "slope",
-        "valid",
-    ),
+    "multi": _MULTI,
+    "terrain": (*_MULTI, "relative_height"),
 }
+
+#: Layers of the terrain: known or unknown together.
+TERRAIN: Final = frozenset({"los_sensitivity", "slope", "relative_height"})
 
 #: Layers that a product may lack: their channel is then zero ("unknown"), as in training with
 #: dropped-out channels. Without the others there is no input at all.
-OPTIONAL_LAYERS: Final = frozenset({"coherence", "los_sensitivity", "slope"})
+OPTIONAL_LAYERS: Final = TERRAIN | {"coherence"}
 
 
 def render(
@@ -72,14 +85,16 @@ def render(
         `OPTIONAL_LAYERS` among them may be absent). NaN and ``valid == False`` mean no data.
     sigma_velocity : float
         Noise of the whole map's ``los_velocity`` [mm/yr], of the cube's attributes; not of the
-        window, whose scale must not depend on what it holds. Used by ``rate`` and ``multi``.
+        window, whose scale must not depend on what it holds. Used by ``rate``,
+        ``multi`` and ``terrain``.
 
     Returns
     -------
     ndarray, float32, ``[C, H, W]``
         Finite everywhere. ``velocity`` = asinh(v/σ)/2 (+ toward the satellite); ``cos``, ``sin`` of
         ψ = 2π·d/27.7 mm; ``coherence`` and the colours in [0, 1]; ``los_sensitivity`` in [-1, 1];
-        ``slope`` in units of 45°; ``valid`` 0 or 1. Where a pixel is not valid, every channel that
+        ``slope`` in units of 45°; ``relative_height`` in [0.05, 1], 0 where unknown;
+        ``valid`` 0 or 1. Where a pixel is not valid, every channel that
         comes of the interferogram is 0; terrain channels keep their value.
 
     Raises
@@ -110,6 +125,8 @@ def render(
             made[name] = _where(valid, _optional(layers, "coherence", valid.shape))
         elif name == "los_sensitivity":
             made[name] = _optional(layers, "los_sensitivity", valid.shape)
+        elif name == "relative_height":
+            made[name] = _height(layers, valid.shape)
         elif name == "slope":
             made[name] = _optional(layers, "slope", valid.shape) / np.float32(SLOPE_SCALE_DEG)
     return np.ascontiguousarray(np.stack([made[name] for name in CHANNELS[preset]]))
@@ -182,3 +199,10 @@ def _optional(
     if name not in layers:
         return np.zeros(shape, np.float32)
     return np.nan_to_num(_float(layers[name]), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _height(layers: Mapping[str, NDArray[np.generic]], shape: tuple[int, ...]) -> Float:
+    if "relative_height" not in layers:
+        return np.zeros(shape, np.float32)
+    height = _float(layers["relative_height"])
+    return _where(np.isfinite(height), np.maximum(height, np.float32(LOWEST_HEIGHT)))

@@ -30,7 +30,7 @@ from components.evaluation.trainings import (
 from components.progress import Progress, no_progress
 from components.provenance import digest
 from components.training import loop, scenes, tiletest
-from components.training.scenes import TEST, TILES_A_SCENE, FixedTiles, SceneTiles
+from components.training.scenes import TEST, FixedTiles, SceneTiles
 from models.weights import WeightsError, file_sha256, read_card
 
 if TYPE_CHECKING:
@@ -158,8 +158,8 @@ def made_test_tiles(s: Setting) -> tuple[FixedTiles, str, list[int]]:
     cfg = s.config.pretrain.model_copy(update={"seed": TEST_SEED})
     count = s.config.experiments.test_tiles
     identity = digest(scenes.describe(cfg)["data"], TEST, count)
-    tiles = FixedTiles(SceneTiles(cfg, TEST), count)
-    return tiles, identity, [i // TILES_A_SCENE for i in range(count)]
+    tiles = SceneTiles(cfg, TEST)
+    return FixedTiles(tiles, count), identity, [tiles.scene_of(i) for i in range(count)]
 
 
 def compare(

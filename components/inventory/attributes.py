@@ -39,6 +39,7 @@ LAYERS_READ: Final = (
     "elevation",
     "slope",
     "aspect",
+    "relative_height",
     "los_sensitivity",
 )
 
@@ -306,6 +307,7 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     Attribute("elevation_min", "elev_min", "m", "real", "lowest elevation", _statistic("elevation", np.min)),
     Attribute("elevation_max", "elev_max", "m", "real", "highest elevation", _statistic("elevation", np.max)),
     Attribute("relief", "relief", "m", "real", "highest less lowest elevation", _statistic("elevation", np.ptp)),
+    Attribute("relative_height", "rel_height", "1", "real", "mean height between the low (0) and the high ground (1) within 12.5 km", _statistic("relative_height", np.mean)),
     Attribute("n_windows", "n_windows", "", "integer", "inference windows that contributed", lambda s: s.n_windows),
     Attribute("agreement", "agreement", "1", "real", "share of the covering windows that found it", lambda s: s.agreement),
     Attribute("model_hash", "model_hash", "", "text", "SHA-256 of the weights", lambda s: s.map.model_hash),

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from torch import nn
 
+from components.dataset.presets import TERRAIN
 from components.training.selection import MASK_THRESHOLD, Operating
 from components.training.tiles import Tiles
 from models.build import Detections, detect
@@ -39,9 +40,6 @@ _TOWARD: Final = np.array([90.0, 160.0, 255.0])
 _AWAY: Final = np.array([255.0, 110.0, 80.0])
 _STILL: Final = np.array([18.0, 18.0, 22.0])
 _NOTHING: Final = np.array([70.0, 70.0, 70.0])
-
-#: Channels that are known also where the interferogram is not.
-_TERRAIN: Final = frozenset({"los_sensitivity", "slope"})
 
 RGB = NDArray[np.uint8]
 T = TypeVar("T", bound=np.generic)
@@ -185,7 +183,7 @@ def _background(image: NDArray[np.float32], channels: Sequence[str]) -> RGB:
         signal = np.arctan2(image[at["sin"]], image[at["cos"]]) / np.float32(np.pi)
     else:
         signal = image[0]
-    known = np.any([image[i] != 0 for name, i in at.items() if name not in _TERRAIN], axis=0)
+    known = np.any([image[i] != 0 for name, i in at.items() if name not in TERRAIN], axis=0)
     limit = max(float(np.quantile(np.abs(signal[known]), 0.995)) if known.any() else 0.0, 1e-3)
     share = np.clip(signal / limit, -1.0, 1.0)[..., None]
     colour = np.where(share > 0, _TOWARD, _AWAY) * np.abs(share) + _STILL * (1 - np.abs(share))

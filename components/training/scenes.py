@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from components.dataset.augment import augment
-from components.dataset.presets import CHANNELS, render
+from components.dataset.presets import CHANNELS, TERRAIN, render
 from components.dataset.torch_dataset import Item, Objects, make_target, place_crop
 from components.errors import InputError
 from components.insar.noise import mad_sigma
+from components.insar.relief import relative_height
 from components.layers import DAYS_PER_YEAR
 from components.simulation.conditions import REFERENCE, draw_conditions
 from components.simulation.fields import Float, stream
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
 
 #: Raised when the same settings give other tiles.
 ALGORITHM: Final = "scenes-3"
-
-#: Tiles cut from one scene, and how much larger than a tile its side is.
-TILES_A_SCENE: Final = 2
-SCENE_SCALE: Final = 1.5
 
 #: A whole map holds longer waves of the atmosphere than a scene, so its noise is larger; scenes are
 #: scaled with a noise this many times their own (log-uniform).
@@ -63,7 +60,6 @@ TEST: Final = "pretrain-test"
 class _Rendered:
     """A scene as the network sees it."""
 
-    number: int
     image: Float
     objects: Objects
 
@@ -74,7 +70,8 @@ class SceneTiles(Dataset[Item]):
     Parameters
     ----------
     cfg : PretrainConfig
-        ``preset``, ``tile``, ``resolution_m`` and ``seed``.
+        ``preset``, ``tile``, ``resolution_m``, ``scene_scale``, ``tiles_per_scene``, ``scenes_in_turn``
+        and ``seed``.
     name : str
         `TRAINING`, `VALIDATION` or `TEST`. Training scenes are augmented and of varied conditions; the
         others are of the reference conditions and left as they are.
@@ -91,9 +88,9 @@ class SceneTiles(Dataset[Item]):
 
     Notes
     -----
-    Item ``i`` is a tile of scene ``i // TILES_A_SCENE``: ``image`` float32 ``[C, tile, tile]`` and a
-    target as `components.dataset.torch_dataset.TileDataset` gives it. Neighbouring indices share a scene,
-    which is simulated once if they are asked for in order.
+    Item ``i`` is a tile of the scene `scene_of` says: ``image`` float32 ``[C, tile, tile]`` and a target
+    as `components.dataset.torch_dataset.TileDataset` gives it. A round of ``scenes_in_turn`` scenes gives
+    its tiles in turn; each is simulated once if tiles are asked for in order.
     """
 
     def __init__(self, cfg: PretrainConfig, name: str = TRAINING) -> None:
@@ -102,7 +99,7 @@ class SceneTiles(Dataset[Item]):
         self.channels = CHANNELS[cfg.preset]
         self._cfg = cfg
         self._name = name
-        self._scene: _Rendered | None = None
+        self._scenes: dict[int, _Rendered] = {}
 
     def at(self, place: Place) -> Item:
         """Tile of a place; no tile comes twice, so the epoch says nothing.
@@ -119,17 +116,16 @@ class SceneTiles(Dataset[Item]):
         return self[place.tile]
 
     def __getitem__(self, index: int) -> Item:
-        number, k = divmod(index, TILES_A_SCENE)
-        if self._scene is None or self._scene.number != number:
-            self._scene = self._render(number)
-        scene = self._scene
+        number, k = self._place(index)
+        scene = self._kept(number)
         rng = stream(self._cfg.seed, self._name, "tile", index)
         side = self._cfg.tile
         shape = (scene.image.shape[1], scene.image.shape[2])
         if self._name == TRAINING:
             row, col = place_crop(scene.objects, side, shape, rng)
-        else:  # opposite corners
-            row, col = k * (shape[0] - side), k * (shape[1] - side)
+        else:  # to and fro between the edges: of two, opposite corners
+            share = k / max(self._cfg.tiles_per_scene - 1, 1)
+            row, col = (k % 2) * (shape[0] - side), round(share * (shape[1] - side))
         view = (slice(None), slice(row, row + side), slice(col, col + side))
         image, masks = scene.image[view], scene.objects.masks[view]
         if self._name == TRAINING:
@@ -142,12 +138,42 @@ class SceneTiles(Dataset[Item]):
         )
         return torch.from_numpy(np.ascontiguousarray(image)), target
 
+    def scene_of(self, index: int) -> int:
+        """Scene of a tile: tiles of one scene are not independent of each other.
+
+        Parameters
+        ----------
+        index : int
+            Of the tile.
+
+        Returns
+        -------
+        int
+        """
+        return self._place(index)[0]
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Number of a tile's scene, and the tile's number in it."""
+        together = self._cfg.scenes_in_turn
+        turn, within = divmod(index, together * self._cfg.tiles_per_scene)
+        k, scene = divmod(within, together)
+        return turn * together + scene, k
+
+    def _kept(self, number: int) -> _Rendered:
+        """A scene of the present round; those of others are let go."""
+        together = self._cfg.scenes_in_turn
+        turn = number // together
+        self._scenes = {n: s for n, s in self._scenes.items() if n // together == turn}
+        if number not in self._scenes:
+            self._scenes[number] = self._render(number)
+        return self._scenes[number]
+
     def _render(self, number: int) -> _Rendered:
         """Simulate a scene and bring it into the preset's channels."""
         cfg = self._cfg
         rng = stream(cfg.seed, self._name, "scene", number)
         wide = self._name == TRAINING
-        side = round(cfg.tile * SCENE_SCALE)
+        side = round(cfg.tile * cfg.scene_scale)
         scene = simulate_scene(
             rng,
             (side, side),
@@ -161,7 +187,7 @@ class SceneTiles(Dataset[Item]):
         scale = float(np.exp(rng.uniform(*np.log(_SIGMA_SCALE)))) if wide else 1.5
         velocity = layers["los_velocity"][scene.valid]
         sigma = scale * (mad_sigma(velocity) if velocity.size else 1.0)
-        return _Rendered(number, render(cfg.preset, layers, sigma), _objects(scene))
+        return _Rendered(render(cfg.preset, layers, sigma), _objects(scene))
 
 
 def _layers(
@@ -173,9 +199,11 @@ def _layers(
     # Ingest refers displacement to the median of the map.
     displacement = scene.displacement - np.float32(np.median(known) if known.size else 0.0)
     layers["los_displacement"] = displacement
+    layers["relative_height"] = relative_height(scene.elevation, scene.resolution_m)
     layers["los_velocity"] = displacement * np.float32(1e3 * DAYS_PER_YEAR / scene.days)
     if wide and rng.uniform() < _NO_TERRAIN:
-        del layers["los_sensitivity"], layers["slope"]
+        for name in TERRAIN:
+            del layers[name]
     if wide and rng.uniform() < _NO_COHERENCE:
         del layers["coherence"]
     return layers
