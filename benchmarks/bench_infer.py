@@ -31,7 +31,8 @@ import torch
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from components.config import Config, InferConfig, load_config
+from components.config import Config, InferConfig
+from components.config_file import load_config
 from components.cube import ingest, region, track
 from components.cube.ingest import ingest_products
 from components.cube.read import cube_info, list_cubes

@@ -21,7 +21,8 @@ from typing import Any, Literal
 import numpy as np
 from bench_infer import base_workspace
 
-from components.config import DatasetConfig, InferConfig, load_config
+from components.config import DatasetConfig, InferConfig
+from components.config_file import load_config
 from components.cube.read import cube_info, list_cubes, read_layers
 from components.dataset.labels import read_labels
 from components.evaluation.footprints import Footprint, overlaps

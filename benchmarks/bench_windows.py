@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from bench_infer import base_workspace, mirrored
 
-from components.config import InferConfig, load_config
+from components.config import InferConfig
+from components.config_file import load_config
 from components.cube.read import list_cubes
 from components.inference.instance_file import load_instances
 from components.inference.instances import Instance

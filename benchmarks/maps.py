@@ -18,7 +18,7 @@ from typing import Any
 
 from odc.geo.geobox import GeoBox
 
-from components.config import load_config
+from components.config_file import load_config
 from components.cube import ingest, region, track
 from components.cube.ingest import ingest_products
 from components.cube.read import cube_info, list_cubes

@@ -14,7 +14,7 @@ from typing import Any, Final, get_type_hints
 
 import typer
 
-from components.config import config_yaml
+from components.config_file import config_yaml
 from components.errors import InputError, SlopewatchError
 from components.provenance import software
 from flows.options import ConfigOption, Given, JsonOption, SetOption, VerboseOption

@@ -9,7 +9,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from components.config import Config, load_config, parse_overrides
+from components.config import Config
+from components.config_file import load_config, parse_overrides
 from components.errors import InputError
 
 Number = TypeVar("Number", int, float)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from components.config import load_config
+from components.config_file import load_config
 from components.simulation.region import SimulationResult, simulate_region
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: Each package or module of components may import only those to its left (and itself).
 ORDER = (
-    *("errors", "progress", "layers", "provenance", "ledger", "workspace", "config", "grid"),
+    *(
+        "errors",
+        "progress",
+        "layers",
+        "provenance",
+        "ledger",
+        "workspace",
+        "config",
+        "config_file",
+        "grid",
+    ),
     *("insar", "products", "cube", "simulation", "dataset"),
     *("training", "inference", "evaluation", "inventory"),
 )

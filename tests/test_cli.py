@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.config import Config, load_config
+from components.config import Config
+from components.config_file import load_config
 from components.errors import InputError
 from flows.options import Given
 

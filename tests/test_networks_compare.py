@@ -13,7 +13,8 @@ import pytest
 import torch
 from tiny_networks import SETTINGS, tiny  # noqa: F401 - the fixture registers the forms
 
-from components.config import Config, load_config
+from components.config import Config
+from components.config_file import load_config
 from components.errors import InputError, ModelError
 from components.evaluation import compare, networks
 from components.evaluation.compare import Setting

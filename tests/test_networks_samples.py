@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tiny_networks import SETTINGS, tiny  # noqa: F401 - the fixture registers the forms
 
-from components.config import DatasetConfig, IngestConfig, RegionConfig, TileConfig, load_config
+from components.config import DatasetConfig, IngestConfig, RegionConfig, TileConfig
+from components.config_file import load_config
 from components.cube.ingest import ingest_product, prepare
 from components.cube.read import list_cubes
 from components.dataset.coco import build_dataset

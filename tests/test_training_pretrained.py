@@ -11,7 +11,8 @@ import torch
 from test_training_loop import CFG, TINY, make_dataset
 from torchvision.models import resnet18
 
-from components.config import TrainConfig, load_config
+from components.config import TrainConfig
+from components.config_file import load_config
 from components.errors import InputError, ModelError
 from components.training.loop import train
 from models.forms import FORMS

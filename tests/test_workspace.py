@@ -16,7 +16,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.config import Config, IngestConfig, RegionConfig, config_yaml, load_config
+from components.config import Config, IngestConfig, RegionConfig
+from components.config_file import config_yaml, load_config
 from components.errors import CODES, InputError, WorkspaceError
 from components.ledger import Ledger
 from components.provenance import canonical_json, digest, file_sha256, files_sha256

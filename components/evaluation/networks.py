@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from components.config import load_config, parse_overrides
+from components.config_file import load_config, parse_overrides
 from components.errors import InputError, SlopewatchError
 from components.evaluation import compare
 from components.evaluation.compare import Outcome, Setting
