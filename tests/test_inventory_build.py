@@ -21,12 +21,13 @@ from components.grid import Window, geobox_to_dict
 from components.inference.instance_file import save_instances
 from components.inference.instances import Instance
 from components.inventory.attributes import attribute_table
-from components.inventory.build import build_inventory, inventory_table, read_groups
+from components.inventory.build import build_inventory, inventory_table
 from components.inventory.export import fixed_dates
 from components.inventory.pictures import choose_zooms
 from components.inventory.plain import number, plain_date
 from components.inventory.polygons import pixel_polygon
 from components.inventory.report import MapEntry, Report, render_report
+from components.inventory.rows import read_groups
 from components.inventory.selection import Landslide, select
 from components.layers import layers_of
 from components.workspace import Artefact, Workspace, write_json

@@ -19,6 +19,7 @@ from components.errors import InputError, ModelError
 from components.evaluation import compare, networks
 from components.evaluation.compare import Setting
 from components.evaluation.experiments import experiment_markdown, read_experiments
+from components.evaluation.frontier import frontier as accuracy_against_speed
 from components.evaluation.intervals import draw_weights
 from components.evaluation.paper import TABLE2
 from components.evaluation.tile_figures import figures, mean_figures, per_group, row_cells
@@ -183,7 +184,7 @@ def test_schedules_share_tiles_and_seed_but_not_weights(tmp_path: Path) -> None:
     assert [r["label"] for r in outcome.experiment.rows] == ["cosine", "paper"]
     weights = sorted(s.root.glob("*/weights.safetensors"))
     files = {f"w{i}": p for i, p in enumerate(weights)}
-    frontier = compare.frontier(s, list(files.items()))
+    frontier = accuracy_against_speed(s, list(files.items()))
     assert len(frontier.experiment.rows) == 2
     assert all(isinstance(r["km2s"], float) and r["km2s"] > 0 for r in frontier.experiment.rows)
     by_hash = {r["f1"].value for r in frontier.experiment.rows if r["f1"]}  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Networks side by side on simulated tiles: forms, schedules, accuracy against speed.
+"""Networks side by side on simulated tiles: forms and schedules.
 
 All rows of a comparison see the same training tiles of a seed and the same test tiles. A seed decides both
 the first weights and the training tiles. Test tiles are of a stream of their own, and the threshold of the
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from components.errors import InputError, ModelError
+from components.errors import ModelError
 from components.evaluation.experiments import Column, Experiment
-from components.evaluation.intervals import draw_weights, interval
+from components.evaluation.intervals import draw_weights
 from components.evaluation.paper import NOT_COMPARABLE, TABLE2
-from components.evaluation.tile_figures import FIGURES, INTERVAL, figures, per_group, row_cells
+from components.evaluation.tile_figures import FIGURES, INTERVAL, per_group, row_cells
 from components.evaluation.trainings import ALGORITHM as TRAININGS
 from components.evaluation.trainings import (
     Trained,
@@ -31,7 +31,7 @@ from components.progress import Progress, no_progress
 from components.provenance import digest
 from components.training import loop, scenes, tiletest
 from components.training.scenes import TEST, FixedTiles, SceneTiles
-from models.weights import WeightsError, file_sha256, read_card
+from models.weights import WeightsError, read_card
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,8 +47,9 @@ COUNT_FN: Final = tiletest.COLUMNS.index("fn50")
 
 _RANGE: Final = Column(key="range", label="F1 of the seeds")
 _DIFFERENCE: Final = Column(key="difference", label="F1 less the first row's")
-_SPEED: Final = Column(key="km2s", label="km²/s", digits=1)
-_SIZE: Final = Column(key="parameters", label="parameters [M]", digits=2)
+#: Columns that the frontier shows too.
+SPEED: Final = Column(key="km2s", label="km²/s", digits=1)
+SIZE: Final = Column(key="parameters", label="parameters [M]", digits=2)
 
 
 @dataclass(frozen=True)
@@ -153,9 +154,13 @@ def schedules_work(s: Setting) -> list[list[Work]]:
     ]
 
 
-def made_test_tiles(s: Setting) -> tuple[FixedTiles, str, list[int]]:
-    """Test tiles, the digest that names them, and the scene of each."""
-    cfg = s.config.pretrain.model_copy(update={"seed": TEST_SEED})
+def made_test_tiles(s: Setting, preset: str | None = None) -> tuple[FixedTiles, str, list[int]]:
+    """Test tiles, the digest that names them, and the scene of each.
+
+    The scenes are the same whatever the preset; only what a network sees of them differs.
+    """
+    preset = preset or s.config.pretrain.preset
+    cfg = s.config.pretrain.model_copy(update={"seed": TEST_SEED, "preset": preset})
     count = s.config.experiments.test_tiles
     identity = digest(scenes.describe(cfg)["data"], TEST, count)
     tiles = SceneTiles(cfg, TEST)
@@ -314,7 +319,7 @@ def five_rows(s: Setting, progress: Progress = no_progress) -> Outcome:
     """The paper's five networks, beside the paper's Table 2."""
     work = five_rows_work(s)
     columns = [Column(key="form", label="form"), *FIGURES[:1], _RANGE, _DIFFERENCE, *FIGURES[1:]]
-    columns += [_SPEED, _SIZE, Column(key="paper_f1", label="paper: F1 [%]", digits=2)]
+    columns += [SPEED, SIZE, Column(key="paper_f1", label="paper: F1 [%]", digits=2)]
     columns += [Column(key="paper_miou", label="paper: mIoU [%]", digits=2)]
     frame = frame_of(
         s, "five-rows", "The five networks of the paper", 20,
@@ -329,7 +334,7 @@ def five_rows(s: Setting, progress: Progress = no_progress) -> Outcome:
 
 def baselines(s: Setting, progress: Progress = no_progress) -> Outcome:
     """U-Net and plain Mask R-CNN at the same schedule."""
-    columns = [*FIGURES[:1], _RANGE, _DIFFERENCE, *FIGURES[1:], _SPEED, _SIZE]
+    columns = [*FIGURES[:1], _RANGE, _DIFFERENCE, *FIGURES[1:], SPEED, SIZE]
     frame = frame_of(
         s, "baselines", "Plain Mask R-CNN and U-Net", 30,
         "Other networks on the same simulated tiles and the same schedule. `plain-small` is the first row "
@@ -351,77 +356,6 @@ def schedules(s: Setting, progress: Progress = no_progress) -> Outcome:
     )  # fmt: skip
     note = "The paper's schedule was made for weights trained on COCO; from random weights it starts worse."
     return compare(s, filled(frame, {"notes": [note]}), schedules_work(s), progress)
-
-
-def frontier(
-    s: Setting, weights: Sequence[tuple[str, Path]], progress: Progress = no_progress
-) -> Outcome:
-    """Accuracy against speed of weights at hand.
-
-    Parameters
-    ----------
-    s : Setting
-        Of the run.
-    weights : sequence of (str, Path)
-        Name and file.
-    progress : Progress
-        Told of tests.
-
-    Returns
-    -------
-    Outcome
-
-    Raises
-    ------
-    InputError
-        SW-701 without weights.
-    ModelError
-        SW-401 for unusable weights; SW-402 where they read other channels than `pretrain.preset`.
-    """
-    if not weights:
-        raise InputError("SW-701", "the frontier needs weights", remedy="Give --weights NAME=FILE.")
-    cards = [card_of(path) for _, path in weights]
-    tiles, identity, groups = made_test_tiles(s)
-    draws = draw_weights(len(set(groups)))
-    rows: list[dict[str, Any]] = []
-    sums = []
-    for (name, path), card in zip(weights, cards, strict=True):
-        cfg = s.config.train.model_copy(update={"model": card["form"]})
-        # Counts are kept beside the trainings, not beside files that may lie anywhere.
-        keep = s.root / f"given-{file_sha256(path)[:12]}"
-        keep.mkdir(parents=True, exist_ok=True)
-        trained = Trained(Work(name, cfg), path, 0, 0.0, fresh=False)
-        table = per_group(count_once(trained, tiles, identity, progress, keep), groups)
-        sums.append(table)
-        values = figures(table, draws)
-        rows.append(
-            {
-                "label": name,
-                "form": card["form"],
-                **{k: interval(v) for k, v in values.items()},
-                "km2s": speed(s, trained, tiles),
-                "parameters": card["parameters"] / 1e6,
-                "sha256": card["sha256"][:12],
-            }
-        )
-    columns = [Column(key="form", label="form"), *FIGURES, _SPEED, _SIZE]
-    frame = frame_of(
-        s, "frontier", "Accuracy against speed", 50,
-        "Weights at hand on the same simulated test tiles; km²/s of ground is network and pasting of masks "
-        "without the overlap of windows, on the machine named below, in bfloat16 where it computes in it.",
-        columns,
-    )  # fmt: skip
-    references = int(sums[0][:, [COUNT_TP, COUNT_FN]].sum())
-    text = f"{len(groups)} test tiles of {len(set(groups))} scenes, {references} references"
-    versions = f"Versions: scenes {scenes.ALGORITHM}, test {tiletest.ALGORITHM}."
-    shown = ", ".join(f"{r['label']} {r['sha256']}" for r in rows)
-    update = {"rows": rows, "n": text, "seeds": [TEST_SEED]}
-    update["interval"] = INTERVAL.replace(" of the mean over training seeds", "")
-    update["notes"] = [versions, f"Weights (sha256): {shown}."]
-    experiment = filled(frame, update)
-    path = s.out / "frontier.json"
-    write_experiment(path, experiment)
-    return Outcome(experiment, path, 0, len(rows))
 
 
 def card_of(path: Path) -> dict[str, Any]:

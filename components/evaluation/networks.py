@@ -20,6 +20,7 @@ from components.config_file import load_config, parse_overrides
 from components.errors import InputError, SlopewatchError
 from components.evaluation import compare
 from components.evaluation.compare import Outcome, Setting
+from components.evaluation.frontier import frontier
 from components.evaluation.trainings import Work, done_trainings, epochs_of, is_done
 from components.progress import Progress
 from components.training import loop
@@ -231,7 +232,7 @@ def run_on_scenes(
     Outcome
     """
     if name == "frontier":
-        return compare.frontier(s, list(weights.items()), progress)
+        return frontier(s, list(weights.items()), progress)
     return _RUN[name](s, progress)
 
 

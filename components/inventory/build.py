@@ -3,62 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import geopandas as gpd
 import shapely
-from pyproj import CRS
 
 from components.config import InventoryConfig
-from components.cube.read import find_cube, read_layers
+from components.cube.read import find_cube
 from components.cube.region import region_geobox
 from components.errors import ProcessingError
-from components.evaluation.evaluate import model_card, operating_threshold
-from components.grid import Window, geobox_to_dict
-from components.inference.instance_file import load_instances
-from components.inventory.attributes import LAYERS_READ, Map, Sample, attribute_table
+from components.evaluation.evaluate import model_card
+from components.grid import geobox_to_dict
 from components.inventory.export import write_all
-from components.inventory.lineage import Lineage, Member, trace
-from components.inventory.overview import Reader
 from components.inventory.pictures import crs_name, draw_entry, reference_frame
 from components.inventory.plain import number
-from components.inventory.polygons import Extent, geodesic_extent, lonlat_transformer, pixel_polygon
+from components.inventory.polygons import geodesic_extent, lonlat_transformer
 from components.inventory.report import MapEntry, Report, render_report
-from components.inventory.selection import (
-    Landslide,
-    Selection,
-    select,
-)
+from components.inventory.rows import MapWork, concatenate, prepare, tables
 from components.progress import Progress, no_progress
-from components.provenance import digest, software
+from components.provenance import software
 from components.workspace import Artefact, Workspace, stage_key, write_json
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-    from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
 #: Raised when results change for the same inputs.
 ALGORITHM: Final = "2"
-
-
-#: Landslides whose layers are read together lie in one block of this side [px].
-_BLOCK: Final = 512
-
-
-@dataclass(frozen=True)
-class _MapWork:
-    """One map on its way through the build."""
-
-    artefact: Artefact
-    cube: Artefact
-    facts: Map
-    score_min: float
-    selection: Selection = field(repr=False)
-    reader: Reader = field(repr=False)
 
 
 def build_inventory(
@@ -122,11 +94,11 @@ def build_inventory(
     grid = geobox_to_dict(geobox)
     references = reference_frame(evaluation)
     works = [
-        _prepare(ws, artefact, cube, cfg, grid)
+        prepare(ws, artefact, cube, cfg, grid)
         for artefact, cube in zip(ordered, cubes, strict=True)
     ]
-    frames = _tables(works, cfg, geobox, progress)
-    table = _concatenate(frames, grid["crs"])
+    frames = tables(works, cfg, geobox, progress)
+    table = concatenate(frames, grid["crs"])
     region_km2 = _region_km2(geobox)
     entries = _entries(works, frames, region_km2)
     summary = _summary(works, entries, table, cfg)
@@ -199,164 +171,10 @@ def inventory_table(
     geobox = region_geobox(ws)
     grid = geobox_to_dict(geobox)
     works = [
-        _prepare(ws, a, find_cube(ws, a.meta["track"], a.meta["period"]), cfg, grid)
+        prepare(ws, a, find_cube(ws, a.meta["track"], a.meta["period"]), cfg, grid)
         for a in sorted(detections, key=lambda a: (a.meta["track"], a.meta["period"]))
     ]
-    return _concatenate(_tables(works, cfg, geobox, progress), grid["crs"])
-
-
-def _prepare(
-    ws: Workspace,
-    artefact: Artefact,
-    cube: Artefact,
-    cfg: InventoryConfig,
-    grid: Mapping[str, Any],
-) -> _MapWork:
-    track, period, meta = artefact.meta["track"], artefact.meta["period"], cube.meta
-    model_hash = str(artefact.meta.get("model_hash", ""))
-    score_min = operating_threshold(cfg, artefact, model_card(ws, artefact))
-
-    def reader(names: Sequence[str], window: Window) -> dict[str, NDArray[np.generic]]:
-        return dict(read_layers(ws, track, period, names, window))
-
-    return _MapWork(
-        artefact=artefact,
-        cube=cube,
-        facts=Map(
-            track=track,
-            period=period,
-            date_start=meta["date_start"],
-            date_end=meta["date_end"],
-            days=int(meta["days"]),
-            sigma_velocity=float(meta["sigma_velocity"]),
-            model_hash=model_hash,
-            # Of this map alone: what other periods bring must not change its rows.
-            config_hash=digest(artefact.key, cube.key, cfg.model_dump(mode="json"), score_min),
-            product_sha256=meta["sha256"],
-            brightness_cycle_mm=cfg.brightness_cycle_mm,
-        ),
-        score_min=score_min,
-        selection=select(
-            load_instances(artefact.folder / "instances.npz"),
-            track=track,
-            period=period,
-            grid=grid,
-            score_min=score_min,
-            min_pixels=cfg.min_pixels,
-        ),
-        reader=reader,
-    )
-
-
-def read_groups(
-    landslides: Sequence[Landslide], block: int = _BLOCK
-) -> Iterator[tuple[Window, list[int]]]:
-    """Windows that hold neighbouring landslides, so that their layers are read together.
-
-    Parameters
-    ----------
-    landslides : sequence of Landslide
-        Of one map.
-    block : int
-        Landslides that begin in one block of this side belong together [px].
-
-    Returns
-    -------
-    iterator of (Window, list of int)
-        Bounding window and indices; each landslide once. A landslide larger than a block is alone.
-    """
-    groups: dict[tuple[int, int, int], list[int]] = {}
-    for i, x in enumerate(landslides):
-        large = max(x.instance.mask.shape) > block
-        place = (x.instance.row // block, x.instance.col // block, i + 1 if large else 0)
-        groups.setdefault(place, []).append(i)
-    for place in sorted(groups):
-        members = [landslides[i].instance for i in groups[place]]
-        row, col = min(m.row for m in members), min(m.col for m in members)
-        row_end = max(m.row + m.mask.shape[0] for m in members)
-        col_end = max(m.col + m.mask.shape[1] for m in members)
-        yield Window(row, col, row_end - row, col_end - col), groups[place]
-
-
-def _tables(
-    works: Sequence[_MapWork],
-    cfg: InventoryConfig,
-    geobox: GeoBox,
-    progress: Progress,
-) -> list[gpd.GeoDataFrame]:
-    """Rows of each map; lineages run through all of them."""
-    lineages = trace(
-        [
-            Member(x.id, w.facts.track, (w.facts.date_start, w.facts.date_end), x.footprint)
-            for w in works
-            for x in w.selection.landslides
-        ],
-        iou_min=cfg.lineage_iou,
-        overlap_min=cfg.lineage_overlap,
-    )
-    crs = CRS.from_user_input(geobox_to_dict(geobox)["crs"])
-    to_lonlat = lonlat_transformer(crs)
-    total = sum(len(w.selection.landslides) for w in works)
-    done = 0
-    frames = []
-    for work in works:
-        classes = list(work.artefact.meta.get("classes", ["landslide"]))
-        landslides = work.selection.landslides
-        polygons = [
-            pixel_polygon(x.instance.mask, x.instance.row, x.instance.col, geobox.affine)
-            for x in landslides
-        ]
-        samples: dict[int, Sample] = {}
-        for window, members in read_groups(landslides):
-            progress("attributes", done, total)
-            layers = work.reader(LAYERS_READ, window)
-            for i in members:
-                extent = geodesic_extent(polygons[i], to_lonlat)
-                samples[i] = _sample(
-                    landslides[i], window, layers, extent, lineages, classes, work.facts
-                )
-            done += len(members)
-        table = attribute_table([samples[i] for i in range(len(landslides))])
-        frames.append(gpd.GeoDataFrame(table, geometry=gpd.GeoSeries(polygons, crs=crs)))
-    progress("attributes", total, total)
-    return frames
-
-
-def _sample(
-    landslide: Landslide,
-    window: Window,
-    layers: Mapping[str, NDArray[np.generic]],
-    extent: Extent,
-    lineages: Mapping[str, Lineage],
-    classes: Sequence[str],
-    facts: Map,
-) -> Sample:
-    i = landslide.instance
-    top, left = i.row - window.row, i.col - window.col
-    place = slice(top, top + i.mask.shape[0]), slice(left, left + i.mask.shape[1])
-    known = 1 <= i.category <= len(classes)
-    return Sample(
-        id=landslide.id,
-        lineage=lineages[landslide.id],
-        category=classes[i.category - 1] if known else f"class {i.category}",
-        score=float(i.score),
-        agreement=float(i.agreement),
-        n_windows=int(i.n_windows),
-        extent=extent,
-        map=facts,
-        pixels={name: layer[place][i.mask] for name, layer in layers.items()},
-    )
-
-
-def _concatenate(frames: Sequence[gpd.GeoDataFrame], crs: str) -> gpd.GeoDataFrame:
-    filled = [f for f in frames if len(f)]
-    if not filled:
-        return gpd.GeoDataFrame(
-            attribute_table([]), geometry=gpd.GeoSeries([], crs=CRS.from_user_input(crs))
-        )
-    import pandas as pd
-
-    return gpd.GeoDataFrame(pd.concat(filled, ignore_index=True), crs=filled[0].crs)
+    return concatenate(tables(works, cfg, geobox, progress), grid["crs"])
 
 
 def _region_km2(geobox: GeoBox) -> float:
@@ -370,7 +188,7 @@ def _region_km2(geobox: GeoBox) -> float:
 
 
 def _entries(
-    works: Sequence[_MapWork], frames: Sequence[gpd.GeoDataFrame], region_km2: float
+    works: Sequence[MapWork], frames: Sequence[gpd.GeoDataFrame], region_km2: float
 ) -> list[MapEntry]:
     entries: list[MapEntry] = []
     seen: dict[str, set[str]] = {}
@@ -408,7 +226,7 @@ def _entries(
 
 
 def _summary(
-    works: Sequence[_MapWork],
+    works: Sequence[MapWork],
     entries: Sequence[MapEntry],
     table: pd.DataFrame,
     cfg: InventoryConfig,
@@ -444,7 +262,7 @@ def _summary(
     }
 
 
-def _settings(works: Sequence[_MapWork], cfg: InventoryConfig) -> dict[str, str]:
+def _settings(works: Sequence[MapWork], cfg: InventoryConfig) -> dict[str, str]:
     def total(name: str) -> str:
         return number(sum(w.selection.counts[name] for w in works))
 
