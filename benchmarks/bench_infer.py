@@ -211,7 +211,7 @@ def forward_rates(
     over all cores. The best of the rounds by wall time [km²/s of map] and by processor time
     [s/1,000 km²], which says more on a busy machine.
     """
-    old = InferConfig(window=256, overlap=0.33)
+    old = InferConfig(window=256, context=256, overlap=0.33)
     model, _ = load_weights(weights, max_detections=cfg.max_detections, score_min=cfg.score_min)
     few, _ = some_images(ws, weights, old, 4)
     large, _ = some_images(ws, weights, cfg, 4)

@@ -195,7 +195,9 @@ def speed(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     ws = maps.repeated(base, folder, args.side)
     weights = args.weights.resolve()
     image = rendered(ws, weights, ws.root / f"{read_card(weights)['preset']}.npy")
-    settings = {"window": args.window, "overlap": args.overlap, "score_min": 0.3}
+    # SAHI shows the network its slices and no ground around them.
+    settings = {"window": args.window, "context": args.window, "overlap": args.overlap}
+    settings["score_min"] = 0.3
     settings["max_detections"] = 200
     bench_growth.forget(ws)
     ours = process.in_process(

@@ -230,9 +230,10 @@ class InferConfig(Section):
     """Weights (.safetensors with its card beside it); empty: those trained in the workspace."""
     window: int = Field(default=512, ge=64)
     """Window side [px]."""
-    context: int = Field(default=256, ge=64)
+    context: int = Field(default=352, ge=64)
     """Ground that the network sees at least, a side [px]: smaller windows are read with their surroundings.
-    With less than its training tiles (192 px for the released weights) a network makes false alarms."""
+    With less than its training tiles (192 px for the released weights) a network makes false alarms, and
+    what a window cuts is drawn as well as what it holds whole only with some 48 px around it."""
     overlap: float = Field(default=0.2, ge=0, lt=1)
     """Shared fraction of neighbouring windows."""
     scales: tuple[int, ...] = (1,)
