@@ -156,8 +156,8 @@ class PretrainConfig(Section):
     tiles_per_scene: int = Field(default=2, ge=1)
     """Tiles cut from one scene."""
     scenes_in_turn: int = Field(default=1, ge=1)
-    """Scenes from which neighbouring tiles come in turn, so that a step sees several; all of them are kept
-    in memory."""
+    """Scenes from which neighbouring tiles come in turn, so that a small step sees several. Every process
+    that simulates keeps all of them in memory, and simulates those of which another takes tiles too."""
     tiles_per_epoch: int = Field(default=800, ge=1)
     """Tiles between two checkpoints."""
     validation_tiles: int = Field(default=240, ge=0)
