@@ -25,6 +25,7 @@ from components.evaluation.figures_of_merit import (
     reliability_rows,
     statistics,
     strata,
+    threshold_rows,
 )
 from components.evaluation.footprints import Footprint, overlaps
 from components.evaluation.intervals import differences, draw_weights, interval
@@ -267,3 +268,28 @@ def test_the_benchmark_is_what_it_claims() -> None:
     assert "trial" in simv1.identity(None, 256)
     assert "trial" in simv1.identity(1, simv1.SIDE)
     assert simv1.identity(None, simv1.SIDE).startswith("sim-v1")
+
+
+def test_thresholds_trade_misses_for_false_alarms_and_meet_the_operating_point(
+    simulated: Map,
+) -> None:
+    found = noisy(simulated.truth)
+    s = scored(simulated, found, score_min=0.4)
+    draws = draw_weights(len(s.km2))
+    rows = threshold_rows(s, draws)
+    assert [r["score_min"] for r in rows] == [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
+    [operating] = [r for r in rows if r["operating"]]
+    headline = statistics(s, draws, None)
+    for name in ("precision", "recall", "f1", "fp_per_1000km2"):
+        assert operating[name]["value"] == pytest.approx(headline[f"iou50.{name}"][0])
+    alarms = [r["fp_per_1000km2"]["value"] for r in rows]
+    recalls = [r["recall"]["value"] for r in rows]
+    assert alarms == sorted(alarms, reverse=True)
+    assert recalls == sorted(recalls, reverse=True)
+    assert alarms[0] > alarms[-1]
+    # Each row is what a map of that threshold would have been scored.
+    alone = scored(simulated, found, score_min=0.7)
+    sums = object_counts(alone, "iou50").sum(axis=0)
+    row = next(r for r in rows if r["score_min"] == 0.7)
+    assert row["recall"]["value"] == pytest.approx(sums[0] / (sums[0] + sums[2]))
+    assert row["fp_per_1000km2"]["value"] == pytest.approx(1000 * sums[1] / alone.km2.sum())

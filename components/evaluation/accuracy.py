@@ -263,6 +263,7 @@ def _method(
         "completeness": merit.completeness(pooled, draws),
     }
     if is_network:
+        out["thresholds"] = merit.threshold_rows(pooled, draws)
         out["reliability"] = merit.reliability_rows(pooled, raw)
     return out, figures
 

@@ -81,6 +81,7 @@ def write_accuracy(metrics: Mapping[str, Any], out: Path, command: str) -> list[
         *_classes(metrics),
         *completeness_section(metrics, pictures),
         *_score(metrics, pictures),
+        *_thresholds(metrics),
         *_regions(metrics),
     ]
     parts += [experiment_markdown(e) for e in experiments]
@@ -254,6 +255,35 @@ def _score(metrics: Mapping[str, Any], pictures: Mapping[str, str]) -> list[str]
         text = ", ".join(f"{k} {cell(float(v))}" for k, v in ece.items())
         out.append(f"Calibration error on held-out blocks of the split val: {text}.")
     return out
+
+
+def _thresholds(metrics: Mapping[str, Any]) -> list[str]:
+    model, splits = model_of(metrics), metrics["splits"]
+    test = splits.get("test")
+    if test is None:
+        return []
+    rows = test["methods"][model]["thresholds"]
+    heads = ["`inventory.score_min`", "precision", "recall", "F1", "false alarms per 1,000 km²"]
+    keys = [("precision", 3), ("recall", 3), ("f1", 3), ("fp_per_1000km2", 2)]
+    cells = [
+        [
+            f"{r['score_min']:.2f}" + (" (operating)" if r["operating"] else ""),
+            *(cell(r[k], digits) for k, digits in keys),
+        ]
+        for r in rows
+    ]
+    if null := splits.get("null"):
+        heads.append("the same without landslides")
+        for line, r in zip(cells, null["methods"][model]["thresholds"], strict=True):
+            line.append(cell(r["fp_per_1000km2"], 2))
+    return [
+        "## Fewer false alarms, or fewer misses",
+        (
+            "What other thresholds of the calibrated score give on the test split, and on the null "
+            "split. The inventory takes the operating one unless `inventory.score_min` says another."
+        ),
+        table(heads, cells),
+    ]
 
 
 def _regions(metrics: Mapping[str, Any]) -> list[str]:

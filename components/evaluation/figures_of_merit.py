@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,6 +45,10 @@ CLASSES: Final[dict[str, tuple[str, tuple[float, ...]]]] = {
 
 #: Facts whose values are names.
 NAMES: Final = {"shape": "shape", "motion": "motion"}
+
+#: Other thresholds of a score, and the figures that are told of them.
+THRESHOLDS: Final = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+THRESHOLD_FIGURES: Final = ("precision", "recall", "f1", "fp_per_1000km2")
 
 #: Edges of the completeness table: pixels of the footprint, |LOS| rate [mm/yr].
 SIZE_EDGES: Final = (0, 25, 50, 100, 200, 400, 10**9)
@@ -102,6 +107,32 @@ def _object_rows(sums: Float, km2: Float) -> list[Mapping[str, Any]]:
         object_metrics(ObjectCounts(*row), area)
         for row, area in zip(sums.tolist(), km2.tolist(), strict=True)
     ]
+
+
+def threshold_rows(s: Scores, weights: Float) -> list[dict[str, Any]]:
+    """What other thresholds of the score would give.
+
+    Parameters
+    ----------
+    s : Scores
+        Of one method with scores in [0, 1].
+    weights : ndarray of float, shape (1 + draws, blocks)
+        Of `components.evaluation.intervals.draw_weights`.
+
+    Returns
+    -------
+    list of dict
+        By rising threshold, `THRESHOLDS` and the operating one: ``score_min``, ``operating``, and with
+        intervals ``precision``, ``recall``, ``f1`` and ``fp_per_1000km2`` at an IoU of 0.5.
+    """
+    km2 = weights @ s.km2
+    out = []
+    for score_min in sorted({*THRESHOLDS, s.score_min}):
+        at = replace(s, score_min=score_min)
+        rows = _object_rows(weights @ object_counts(at, "iou50"), km2)
+        figures = {n: interval(_column(rows, n)) for n in THRESHOLD_FIGURES}
+        out.append({"score_min": score_min, "operating": score_min == s.score_min, **figures})
+    return out
 
 
 def statistics(s: Scores, weights: Float, raw: Callable[[Float], Float] | None) -> dict[str, Float]:
