@@ -286,6 +286,9 @@ class InventoryConfig(Section):
     """Landslides of two periods are one lineage from this IoU …"""
     lineage_overlap: float = Field(default=0.5, gt=0, le=1)
     """… or from this intersection over the smaller area."""
+    vertical: Literal["drop", "keep"] = "drop"
+    """Landslides whose motion two tracks show to be vertical (heave, settlement, subsidence): left out and
+    counted, or kept with `motion` in the table."""
     brightness_cycle_mm: float = Field(default=27.7, gt=0)
     """Displacement of one colour cycle of the fringe render [mm]; 27.7 mm is half the wavelength."""
 

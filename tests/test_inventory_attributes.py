@@ -25,6 +25,7 @@ from components.inventory.attributes import (
 from components.inventory.export import fixed_dates, shapefile_names, write_all
 from components.inventory.lineage import Lineage
 from components.inventory.polygons import Extent, pixel_polygon
+from components.inventory.tracks import CrossTrack
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MAP = Map(
@@ -50,7 +51,7 @@ def sample(name: str = "LS-1", parents: tuple[str, ...] = (), **layers) -> Sampl
     return Sample(
         id=name, lineage=Lineage("LN-1", parents), category="landslide", score=0.75,
         agreement=0.5, n_windows=2, extent=Extent(3125.0, 300.0, 15.0, 47.0), map=MAP,
-        pixels=pixels,
+        cross=CrossTrack("downslope", ("T1", "T2"), 2), pixels=pixels,
     )  # fmt: skip
 
 
@@ -62,6 +63,7 @@ def test_values_by_hand() -> None:
     assert row["v_std"] == pytest.approx(np.std([10, 20, 30]))
     assert row["v_sigma"] == pytest.approx(math.sqrt((9 + 16 + 25) / 3))
     assert row["snr"] == pytest.approx(5.0)
+    assert (row["motion"], row["tracks_seen"], row["tracks_found"]) == ("downslope", "T1,T2", 2)
     # Only the first two valid pixels have |C| ≥ 0.2: 20 and 25 mm/yr downslope.
     assert row["v_slope"] == pytest.approx(22.5)
     assert row["v_slope_fraction"] == pytest.approx(0.4)

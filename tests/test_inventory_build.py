@@ -182,6 +182,7 @@ def test_inventory_rows_say_what_was_planted(built) -> None:
     assert summary["maps"][1]["continuing"] == 3
     assert summary["maps"][0]["counts"] == {
         "detections": 5, "below_score": 1, "below_min_pixels": 1, "duplicates": 0, "kept": 3,
+            "vertical": 0,
     }  # fmt: skip
     assert summary["mapped_km2"] == pytest.approx(2 * 96 * 124 * 625e-6 / 0.9996**2, rel=1e-4)
     assert inventory.meta["windows"] == {"total": 12, "done": 10, "skipped": 2, "failed": 0}

@@ -63,8 +63,9 @@ def read_truth(
     valid: NDArray[np.bool_],
     coherence: NDArray[np.float32],
     days: int,
+    track: str | None = None,
 ) -> Truth:
-    """Truth of a region with one track and one period.
+    """Truth of one map of a region with one period.
 
     Parameters
     ----------
@@ -78,14 +79,21 @@ def read_truth(
         Of the map.
     days : int
         Length of the period.
+    track : str, optional
+        The map's, where the region has several.
 
     Returns
     -------
     Truth
     """
-    drawn = gpd.read_file(labels, layer="landslides").set_index("slide_id")
+    drawn, rates = (
+        table if track is None else table[table["track"] == track]
+        for table in (
+            gpd.read_file(labels, layer="landslides").set_index("slide_id"),
+            gpd.read_file(truth, layer="rates").set_index("slide_id"),
+        )
+    )
     known = gpd.read_file(truth, layer="footprints").set_index("slide_id")
-    rates = gpd.read_file(truth, layer="rates").set_index("slide_id")
     counts = dict.fromkeys(
         ("landslides", "drawn", "ignored_label", "ignored_unobservable", "not_visible", "small",
          "counted"), 0,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from components.inventory.lineage import Lineage
     from components.inventory.polygons import Extent
+    from components.inventory.tracks import CrossTrack
 
 Value = str | int | float
 Kind = Literal["text", "integer", "real"]
@@ -98,6 +99,8 @@ class Sample:
         Size and place on the ellipsoid.
     map : Map
         Facts of its track and period.
+    cross : CrossTrack
+        What other tracks say of it.
     pixels : mapping of str to ndarray, shape (n,)
         Layer values on the landslide's pixels; absent layers are missing.
     """
@@ -110,6 +113,7 @@ class Sample:
     n_windows: int
     extent: Extent
     map: Map
+    cross: CrossTrack
     pixels: Mapping[str, NDArray[np.generic]] = field(repr=False)
 
     def values(self, layer: str) -> NDArray[np.float64]:
@@ -297,6 +301,9 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     Attribute("v_slope", "v_slope", "mm/yr", "real", "mean velocity along the slope, v/C where |C| ≥ 0.2, + downslope", _downslope_mean),
     Attribute("v_slope_fraction", "v_slope_fr", "1", "real", "share of pixels on which v_slope is known", lambda s: downslope_velocity(s).size / _n_pixels(s)),
     Attribute("los_sensitivity", "los_sens", "1", "real", "mean sensitivity C of the line of sight to downslope motion", _statistic("los_sensitivity", np.mean)),
+    Attribute("motion", "motion", "", "text", "what explains the velocities of all tracks: `downslope`, `vertical`, `unclear` (both) or `neither`; empty without another track", lambda s: s.cross.motion),
+    Attribute("tracks_seen", "tracks_see", "", "text", "other tracks that see the ground in about the same period, comma-separated", lambda s: ",".join(s.cross.seen)),
+    Attribute("tracks_found", "tracks_fnd", "1", "integer", "tracks on which a landslide was found there, this one included", lambda s: s.cross.found),
     Attribute("coherence", "coherence", "1", "real", "mean interferometric coherence", _statistic("coherence", np.mean)),
     Attribute("valid_fraction", "valid_frac", "1", "real", "share of pixels with a measured velocity", _valid_fraction),
     Attribute("brightness_mean", "bright_avg", "1", "real", "mean brightness of the fringe render, 0 to 255", _brightness(np.mean)),

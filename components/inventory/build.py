@@ -20,7 +20,7 @@ from components.inventory.pictures import crs_name, draw_entry, reference_frame
 from components.inventory.plain import number
 from components.inventory.polygons import geodesic_extent, lonlat_transformer
 from components.inventory.report import MapEntry, Report, render_report
-from components.inventory.rows import MapWork, concatenate, prepare, tables
+from components.inventory.rows import MapWork, ask_other_tracks, concatenate, prepare, tables
 from components.progress import Progress, no_progress
 from components.provenance import software
 from components.workspace import Artefact, Workspace, stage_key, write_json
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 #: Raised when results change for the same inputs.
-ALGORITHM: Final = "2"
+ALGORITHM: Final = "3"
 
 
 def build_inventory(
@@ -97,6 +97,7 @@ def build_inventory(
         prepare(ws, artefact, cube, cfg, grid)
         for artefact, cube in zip(ordered, cubes, strict=True)
     ]
+    works = ask_other_tracks(works, cfg, geobox, progress)
     frames = tables(works, cfg, geobox, progress)
     table = concatenate(frames, grid["crs"])
     region_km2 = _region_km2(geobox)
@@ -174,6 +175,7 @@ def inventory_table(
         prepare(ws, a, find_cube(ws, a.meta["track"], a.meta["period"]), cfg, grid)
         for a in sorted(detections, key=lambda a: (a.meta["track"], a.meta["period"]))
     ]
+    works = ask_other_tracks(works, cfg, geobox, progress)
     return concatenate(tables(works, cfg, geobox, progress), grid["crs"])
 
 
@@ -274,6 +276,7 @@ def _settings(works: Sequence[MapWork], cfg: InventoryConfig) -> dict[str, str]:
         "Left out below the score threshold": total("below_score"),
         "Left out below the minimum mapping unit": total("below_min_pixels"),
         "Left out as duplicates": total("duplicates"),
+        "Left out as vertical motion, by two tracks": total("vertical"),
         "Windows at the cap of detections": number(
             sum(w.artefact.meta.get("windows", {}).get("capped", 0) for w in works)
         ),

@@ -7,7 +7,7 @@ never change an earlier lineage.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
@@ -107,6 +107,38 @@ def trace(
     return out
 
 
+def related(
+    a: Sequence[Footprint], b: Sequence[Footprint], iou_min: float, overlap_min: float
+) -> Iterator[tuple[int, int, float, float]]:
+    """Pairs of outlines that can be the same landslide.
+
+    Parameters
+    ----------
+    a, b : sequence of Footprint
+        Of two maps on one grid.
+    iou_min : float
+        Least IoU, or …
+    overlap_min : float
+        … least intersection over the smaller of the two.
+
+    Returns
+    -------
+    iterator of (int, int, float, float)
+        Indices into `a` and `b`, IoU, and that share of the smaller.
+    """
+    pairs = overlaps(a, b)
+    for n, o, common, iou in zip(
+        pairs.detection.tolist(),
+        pairs.reference.tolist(),
+        pairs.intersection.tolist(),
+        pairs.iou.tolist(),
+        strict=True,
+    ):
+        smaller = common / min(a[n].n_pixels, b[o].n_pixels)
+        if iou >= iou_min or smaller >= overlap_min:
+            yield n, o, iou, smaller
+
+
 def _continue(
     new: list[Member],
     last: dict[str, Member],
@@ -116,23 +148,16 @@ def _continue(
 ) -> None:
     lineages = sorted(last)
     old = [last[k] for k in lineages]
-    pairs = overlaps([m.footprint for m in new], [m.footprint for m in old])
-    related: list[tuple[float, float, str, str, int, int]] = []
-    for n, o, common, iou in zip(
-        pairs.detection.tolist(),
-        pairs.reference.tolist(),
-        pairs.intersection.tolist(),
-        pairs.iou.tolist(),
-        strict=True,
-    ):
-        smaller = common / min(new[n].footprint.n_pixels, old[o].footprint.n_pixels)
-        if iou >= iou_min or smaller >= overlap_min:
-            related.append((-iou, -smaller, lineages[o], new[n].id, n, o))
-    related.sort()
+    pairs = sorted(
+        (-iou, -smaller, lineages[o], new[n].id, n, o)
+        for n, o, iou, smaller in related(
+            [m.footprint for m in new], [m.footprint for m in old], iou_min, overlap_min
+        )
+    )
     heir: dict[int, str] = {}
     taken: set[int] = set()
     parents: dict[int, list[str]] = {}
-    for *_, n, o in related:
+    for *_, n, o in pairs:
         parents.setdefault(n, []).append(old[o].id)
         if n not in heir and o not in taken:
             heir[n] = lineages[o]

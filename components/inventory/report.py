@@ -41,6 +41,7 @@ _COLUMNS: Final = (
     "v_mean",
     "v_p95",
     "v_slope",
+    "motion",
     "snr",
     "coherence",
     "slope",

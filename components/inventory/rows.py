@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import geopandas as gpd
@@ -14,8 +14,9 @@ from components.cube.read import read_layers
 from components.evaluation.evaluate import model_card, operating_threshold
 from components.grid import Window, geobox_to_dict
 from components.inference.instance_file import load_instances
+from components.inventory import tracks
 from components.inventory.attributes import LAYERS_READ, Map, Sample, attribute_table
-from components.inventory.lineage import Lineage, Member, trace
+from components.inventory.lineage import Lineage, Member, related, trace
 from components.inventory.overview import Reader
 from components.inventory.polygons import Extent, geodesic_extent, lonlat_transformer, pixel_polygon
 from components.inventory.selection import Landslide, Selection, select
@@ -48,6 +49,8 @@ class MapWork:
         Landslides that count.
     reader : Reader
         Of its layers.
+    cross : mapping of str to CrossTrack
+        By landslide: what other tracks say of it.
     """
 
     artefact: Artefact
@@ -56,6 +59,7 @@ class MapWork:
     score_min: float
     selection: Selection = field(repr=False)
     reader: Reader = field(repr=False)
+    cross: Mapping[str, tracks.CrossTrack] = field(default_factory=dict, repr=False)
 
 
 def prepare(
@@ -148,6 +152,83 @@ def read_groups(
         yield Window(row, col, row_end - row, col_end - col), groups[place]
 
 
+def ask_other_tracks(
+    works: Sequence[MapWork],
+    cfg: InventoryConfig,
+    geobox: GeoBox,
+    progress: Progress,
+) -> list[MapWork]:
+    """Look at every landslide on the other tracks, and leave out what moves vertically.
+
+    Parameters
+    ----------
+    works : sequence of MapWork
+        All maps.
+    cfg : InventoryConfig
+        ``vertical``, and what makes two outlines one landslide.
+    geobox : GeoBox
+        The region's grid.
+    progress : Progress
+        Told of the maps.
+
+    Returns
+    -------
+    list of MapWork
+        With ``cross``; the counts of the selection gain ``vertical``, those left out for their motion.
+    """
+    shape = (int(geobox.shape[0]), int(geobox.shape[1]))
+    out = []
+    for k, work in enumerate(works):
+        progress("tracks", k, len(works))
+        cross = _cross_tracks(work, _same_time(work, works), cfg, shape)
+        kept = work.selection.landslides
+        if cfg.vertical == "drop":
+            kept = [x for x in kept if x.id not in cross or cross[x.id].motion != "vertical"]
+        left_out = len(work.selection.landslides) - len(kept)
+        counts = work.selection.counts | {"vertical": left_out, "kept": len(kept)}
+        out.append(replace(work, selection=Selection(kept, counts), cross=cross))
+    progress("tracks", len(works), len(works))
+    return out
+
+
+def _cross_tracks(
+    work: MapWork, others: Sequence[MapWork], cfg: InventoryConfig, shape: tuple[int, int]
+) -> dict[str, tracks.CrossTrack]:
+    landslides = work.selection.landslides
+    if not others:
+        return {}
+    found = _tracks_found(landslides, others, cfg)
+    out = {}
+    for window, members in read_groups(landslides):
+        wide = window.buffer(tracks.MARGIN_PX, shape)
+        views = [(w.facts.track, w.reader(tracks.LAYERS, wide)) for w in (work, *others)]
+        for i in members:
+            x = landslides[i]
+            out[x.id] = tracks.compare(views, wide, x.footprint, found[i])
+    return out
+
+
+def _same_time(work: MapWork, works: Sequence[MapWork]) -> list[MapWork]:
+    """Of each other track the map of about the same period."""
+    dates = [(w.facts.track, (w.facts.date_start, w.facts.date_end)) for w in works]
+    own = (work.facts.date_start, work.facts.date_end)
+    return [works[k] for k in tracks.partners(work.facts.track, own, dates)]
+
+
+def _tracks_found(
+    landslides: Sequence[Landslide], others: Sequence[MapWork], cfg: InventoryConfig
+) -> list[int]:
+    """Tracks on which each landslide was found, its own included."""
+    count = [1] * len(landslides)
+    ours = [x.footprint for x in landslides]
+    for other in others:
+        theirs = [x.footprint for x in other.selection.landslides]
+        pairs = related(ours, theirs, cfg.lineage_iou, cfg.lineage_overlap)
+        for i in {n for n, *_ in pairs}:
+            count[i] += 1
+    return count
+
+
 def tables(
     works: Sequence[MapWork],
     cfg: InventoryConfig,
@@ -199,9 +280,7 @@ def tables(
             layers = work.reader(LAYERS_READ, window)
             for i in members:
                 extent = geodesic_extent(polygons[i], to_lonlat)
-                samples[i] = _sample(
-                    landslides[i], window, layers, extent, lineages, classes, work.facts
-                )
+                samples[i] = _sample(landslides[i], window, layers, extent, lineages, classes, work)
             done += len(members)
         table = attribute_table([samples[i] for i in range(len(landslides))])
         frames.append(gpd.GeoDataFrame(table, geometry=gpd.GeoSeries(polygons, crs=crs)))
@@ -216,7 +295,7 @@ def _sample(
     extent: Extent,
     lineages: Mapping[str, Lineage],
     classes: Sequence[str],
-    facts: Map,
+    work: MapWork,
 ) -> Sample:
     i = landslide.instance
     top, left = i.row - window.row, i.col - window.col
@@ -230,7 +309,8 @@ def _sample(
         agreement=float(i.agreement),
         n_windows=int(i.n_windows),
         extent=extent,
-        map=facts,
+        map=work.facts,
+        cross=work.cross.get(landslide.id, tracks.CrossTrack()),
         pixels={name: layer[place][i.mask] for name, layer in layers.items()},
     )
 

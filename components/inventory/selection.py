@@ -47,7 +47,8 @@ class Selection:
     landslides : list of Landslide
         By position.
     counts : dict of str to int
-        ``detections``, ``below_score``, ``below_min_pixels``, ``duplicates``, ``kept``.
+        ``detections``, ``below_score``, ``below_min_pixels``, ``duplicates``, ``kept``; once other tracks
+        were asked also ``vertical``.
     """
 
     landslides: list[Landslide] = field(repr=False)

@@ -1,0 +1,208 @@
+r"""What does a second track bring? False alarms with and without the look of another line of sight.
+
+Simulates regions with an ascending and a descending track over one period, maps both, asks of every landslide
+what both tracks see of its motion (`components.inventory.tracks`), and compares each map with the truth:
+all landslides above the operating threshold, and without those that move vertically. Regions are of reserved
+seeds, so that no training has seen them; one holds no landslide.
+
+    python benchmarks/bench_tracks.py --weights models/released/slopewatch-s2.safetensors --keep tracks \
+        --json docs/experiments/two-tracks.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shlex
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from components.config import Config, InferConfig, SimulateConfig
+from components.cube.ingest import ingest_products
+from components.cube.read import cube_info, list_cubes, read_layers
+from components.cube.region import region_geobox
+from components.evaluation import figures_of_merit as merit
+from components.evaluation.compare import write_experiment
+from components.evaluation.experiments import Column, Experiment
+from components.evaluation.footprints import Footprint
+from components.evaluation.intervals import COVERAGE, DRAWS, SEED, draw_weights, interval
+from components.evaluation.objects import UNMATCHED
+from components.evaluation.scores import Scores, pool, score_simulated
+from components.evaluation.simtruth import Truth, read_truth
+from components.grid import Window, geobox_to_dict
+from components.inference.predict import read_card
+from components.inference.run import infer_cube
+from components.inventory.rows import MapWork, ask_other_tracks, prepare
+from components.products.registry import discover
+from components.progress import no_progress
+from components.simulation.region import ALGORITHM, simulate_region
+from components.training.tiletest import machine
+from components.workspace import Workspace
+
+#: Reserved seeds, and landslides per 1,000 km² of slopes, as on `sim-v1`.
+REGIONS = ((900_301, 350.0), (900_302, 350.0), (900_303, 0.0))
+
+FIGURES = ("iou50.f1", "iou50.precision", "iou50.recall", "iou50.fp_per_1000km2")
+
+
+class Scored(NamedTuple):
+    """One map, scored with everything and without vertical motion; hits and false alarms by motion."""
+
+    everything: Scores
+    left_out: Scores
+    motions: Counter[tuple[str, str]]
+
+
+def region(folder: Path, seed: int, density: float, side: int, weights: Path) -> list[Scored]:
+    """Simulate, ingest and map one region on two tracks, and score both maps."""
+    cfg = Config(infer=InferConfig(weights=weights))
+    simulated = simulate_region(
+        folder / f"simulated-{seed}-{side}",
+        SimulateConfig(
+            seed=seed, height=side, width=side, periods=1, tracks=("ascending", "descending"),
+            landslides_per_1000km2=density,
+        ),
+    )  # fmt: skip
+    ws = Workspace(folder / f"region-{seed}-{side}")
+    with ws.lock():
+        if not list_cubes(ws):
+            ingest_products(
+                ws, discover(list(simulated.products), cfg.ingest), cfg.ingest, cfg.region
+            )
+        maps = [(c, infer_cube(ws, c, weights, cfg.infer)) for c in list_cubes(ws)]
+    geobox = region_geobox(ws)
+    works = [prepare(ws, d, c, cfg.inventory, geobox_to_dict(geobox)) for c, d in maps]
+    keep = cfg.inventory.model_copy(update={"vertical": "keep"})
+    return [
+        scored(ws, work, read(ws, work, simulated.labels, simulated.truth), cfg)
+        for work in ask_other_tracks(works, keep, geobox, no_progress)
+    ]
+
+
+def read(ws: Workspace, work: MapWork, labels: Path, truth: Path) -> Truth:
+    """Truth of one map."""
+    info = cube_info(work.cube)
+    layers = read_layers(
+        ws, info.track, info.period, ("valid", "coherence"), Window(0, 0, *info.shape)
+    )
+    valid = layers["valid"].astype(bool)
+    return read_truth(labels, truth, info.geobox, valid, layers["coherence"], info.days, info.track)
+
+
+def scored(ws: Workspace, work: MapWork, truth: Truth, cfg: Config) -> Scored:
+    """Score a map with and without what moves vertically."""
+    info = cube_info(work.cube)
+    window = Window(0, 0, *info.shape)
+    valid = read_layers(ws, info.track, info.period, ("valid",), window)["valid"].astype(bool)
+    landslides = work.selection.landslides
+    motion = [work.cross[x.id].motion if x.id in work.cross else "" for x in landslides]
+    found = [x.footprint for x in landslides]
+
+    def score(footprints: Sequence[Footprint]) -> Scores:
+        return score_simulated(
+            footprints, truth, valid, info.pixel_size_m, score_min=work.score_min,
+            min_pixels=cfg.inventory.min_pixels,
+        )  # fmt: skip
+
+    everything = score(found)
+    matched = everything.detections.reference["iou50"]
+    kinds = np.where(matched >= 0, "hit", np.where(matched == UNMATCHED, "false", "ignored"))
+    return Scored(
+        everything,
+        score([f for f, m in zip(found, motion, strict=True) if m != "vertical"]),
+        Counter(zip(kinds.tolist(), motion, strict=True)),
+    )
+
+
+def table(maps: Sequence[Scored], empty: Sequence[Scored]) -> list[dict[str, Any]]:
+    """Rows of the experiment."""
+    rows: list[dict[str, Any]] = []
+    for k, label in enumerate(("each track alone", "vertical motion left out")):
+        pooled, null = (
+            pool([m.left_out if k else m.everything for m in part]) for part in (maps, empty)
+        )
+        row: dict[str, Any] = {"label": label, "left_out": 0}
+        figures = merit.statistics(pooled, draw_weights(len(pooled.km2)), None)
+        row |= {name: interval(figures[name]) for name in FIGURES}
+        nothing = merit.statistics(null, draw_weights(len(null.km2)), None)
+        row["null"] = interval(nothing["iou50.fp_per_1000km2"])
+        if k:
+            row["left_out"] = sum(
+                n
+                for m in (*maps, *empty)
+                for (_, motion), n in m.motions.items()
+                if motion == "vertical"
+            )
+        rows.append(row)
+    return rows
+
+
+def experiment(args: argparse.Namespace, done: dict[int, list[Scored]]) -> Experiment:
+    """The table, in the form of docs/experiments."""
+    maps = [m for seed, density in REGIONS if density for m in done[seed]]
+    empty = [m for seed, density in REGIONS if not density for m in done[seed]]
+    motions: Counter[tuple[str, str]] = sum((m.motions for m in maps), Counter())
+    km2 = sum(float(m.everything.km2.sum()) for m in maps)
+    references = sum(int(m.everything.references.counted["iou50"].sum()) for m in maps)
+    card = read_card(args.weights)
+
+    def told(kind: str) -> str:
+        return ", ".join(
+            f"{motion or 'not seen by the other track'} {n}"
+            for (k, motion), n in sorted(motions.items(), key=lambda x: -x[1])
+            if k == kind
+        )
+
+    command = ["python", "benchmarks/bench_tracks.py", *sys.argv[1:]]
+    return Experiment(
+        name="two-tracks", title="A second track", order=12,
+        definition=(
+            "What two lines of sight make of the landslides of each map: where the velocities of both "
+            "tracks fit vertical motion and not motion down the slope (`motion` in docs/inventory.md), "
+            "the inventory leaves a detection out. IoU ≥ 0.5, at the operating threshold."
+        ),
+        columns=[
+            Column(key="iou50.f1", label="F1"), Column(key="iou50.precision", label="precision"),
+            Column(key="iou50.recall", label="recall"),
+            Column(key="iou50.fp_per_1000km2", label="false alarms per 1,000 km²", digits=2),
+            Column(key="null", label="the same without landslides", digits=2),
+            Column(key="left_out", label="left out", digits=0),
+        ],
+        rows=table(maps, empty),
+        n=f"{len(maps)} maps of {len(maps) // 2} regions, {references} references on {km2:,.0f} km²; "
+        f"{len(empty)} maps without landslides",
+        seeds=[seed for seed, _ in REGIONS],
+        interval=f"{100 * COVERAGE:.0f}% block bootstrap, {DRAWS:,} draws, seed {SEED}",
+        commands=[shlex.join(command)],
+        device=f"{machine('cpu', None)['device']}, weights sha256 {card['sha256'][:12]}, {ALGORITHM}",
+        notes=[f"Hits by motion: {told('hit')}.", f"False alarms by motion: {told('false')}."],
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--side", type=int, default=2048, help="side of a region [px]")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for regions and maps; else a temporary one"
+    )
+    parser.add_argument("--json", type=Path, help="write the table there")
+    args = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = args.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        done = {s: region(folder, s, d, args.side, args.weights.resolve()) for s, d in REGIONS}
+    made = experiment(args, done)
+    print(made.model_dump_json(indent=1))
+    if args.json:
+        write_experiment(args.json, made)
+
+
+if __name__ == "__main__":
+    main()
