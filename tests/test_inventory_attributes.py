@@ -49,7 +49,7 @@ def sample(name: str = "LS-1", parents: tuple[str, ...] = (), **layers) -> Sampl
         **layers,
     }
     return Sample(
-        id=name, lineage=Lineage("LN-1", parents), category="landslide", score=0.75,
+        id=name, lineage=Lineage("LN-1", parents), site="ST-1", category="landslide", score=0.75,
         agreement=0.5, n_windows=2, extent=Extent(3125.0, 300.0, 15.0, 47.0), map=MAP,
         cross=CrossTrack("downslope", ("T1", "T2"), 2), pixels=pixels,
     )  # fmt: skip

@@ -15,7 +15,8 @@ from components.grid import Window, geobox_to_dict
 from components.inference.instances import Instance
 from components.insar.geometry import downslope_sensitivity, los_from_angles
 from components.inventory.attributes import Map
-from components.inventory.rows import MapWork, ask_other_tracks
+from components.inventory.lineage import sites
+from components.inventory.rows import MapWork, ask_other_tracks, concatenate, tables
 from components.inventory.selection import select
 from components.inventory.tracks import (
     LAYERS,
@@ -117,16 +118,16 @@ def test_compare_finds_the_landslide_in_its_window() -> None:
     views = [("a", view(80 * c[0], c[0], ups[0], 1)), ("d", view(80 * c[1], c[1], ups[1], 2))]
     window = Window(100, 200, *SHAPE)
     landslide = Footprint(122, 220, MASK[22:38, 20:45])
-    assert compare(views, window, landslide, 2) == CrossTrack("downslope", ("d",), 2)
+    assert compare(views, window, landslide) == CrossTrack("downslope", ("d",))
     heave = [("a", view(30 * ups[0], c[0], ups[0], 1)), ("d", view(30 * ups[1], c[1], ups[1], 2))]
-    assert compare(heave, window, landslide, 1).motion == "vertical"
-    assert compare(views[:1], window, landslide, 1) == CrossTrack()
+    assert compare(heave, window, landslide).motion == "vertical"
+    assert compare(views[:1], window, landslide) == CrossTrack()
     blind = {**views[1][1], "valid": np.zeros(SHAPE, bool)}
-    assert compare([views[0], ("d", blind)], window, landslide, 1) == CrossTrack("", (), 1)
+    assert compare([views[0], ("d", blind)], window, landslide) == CrossTrack()
     # At the edge of the map there is less ring, and the outline still lies on itself.
     cut = Window(115, 212, 45, 58)
     part = [(t, {n: layers[n][15:60, 12:70] for n in LAYERS}) for t, layers in views]
-    assert compare(part, cut, landslide, 1).motion == "downslope"
+    assert compare(part, cut, landslide).motion == "downslope"
 
 
 def test_partners_are_of_other_tracks_and_about_the_same_time() -> None:
@@ -156,7 +157,7 @@ def work(track: str, views: dict, instances: list[Instance], start: str) -> MapW
     artefact = Artefact("detections", "0" * 32, "nowhere", {})
     return MapWork(
         artefact, artefact, facts, 0.3, selection,
-        lambda names, w: {n: views[n][w.slices] for n in names},
+        lambda names, w: {n: views[n][w.slices] for n in names if n in views},
     )  # fmt: skip
 
 
@@ -179,11 +180,17 @@ def test_heave_is_left_out_and_counted_where_two_tracks_see_it(vertical: str) ->
     ]
     cfg = InventoryConfig(vertical=vertical)
     first, second = ask_other_tracks(works, cfg, GRID, no_progress)
+    [slide_there] = [x.id for x in works[1].selection.landslides]
     by_row = {x.instance.row: first.cross[x.id] for x in works[0].selection.landslides}
     assert by_row == {
-        22: CrossTrack("downslope", ("descending",), 2),
+        22: CrossTrack("downslope", ("descending",), 2, (slide_there,)),
         5: CrossTrack("vertical", ("descending",), 1),
     }
+    table = concatenate(tables([first, second], cfg, GRID, no_progress), "EPSG:32647")
+    of_slide = table[table["motion"] == "downslope"]
+    assert len(of_slide) == 2
+    assert of_slide["site_id"].nunique() == 1
+    assert of_slide["lineage_id"].nunique() == 2
     left_out = vertical == "drop"
     assert [x.instance.row for x in first.selection.landslides] == ([22] if left_out else [5, 22])
     assert first.selection.counts["vertical"] == left_out
@@ -193,3 +200,14 @@ def test_heave_is_left_out_and_counted_where_two_tracks_see_it(vertical: str) ->
     [alone] = ask_other_tracks(works[:1], cfg, GRID, no_progress)
     assert alone.cross == {}
     assert len(alone.selection.landslides) == 2
+
+
+def test_sites_join_what_pairs_link_in_any_order() -> None:
+    names = ["LN-d", "LN-a", "LN-c", "LN-b", "LN-e"]
+    links = [("LN-d", "LN-c"), ("LN-b", "LN-a"), ("LN-c", "LN-a")]
+    one = sites(names, links)
+    assert len({one[n] for n in names[:4]}) == 1
+    assert one["LN-e"] != one["LN-a"]
+    assert one == sites(names[::-1], [(b, a) for a, b in links[::-1]])
+    assert all(name.startswith("ST-") and len(name) == 15 for name in one.values())
+    assert len(set(sites(names, []).values())) == 5

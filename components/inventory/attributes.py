@@ -89,6 +89,8 @@ class Sample:
         Identity.
     lineage : Lineage
         Descent.
+    site : str
+        The landslide on all tracks.
     category : str
         Class name.
     score, agreement : float
@@ -107,6 +109,7 @@ class Sample:
 
     id: str
     lineage: Lineage
+    site: str
     category: str
     score: float
     agreement: float
@@ -278,6 +281,7 @@ def _valid_fraction(sample: Sample) -> float:
 ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     Attribute("id", "id", "", "text", "identity: digest of track, period, category and outline", lambda s: s.id),
     Attribute("lineage_id", "lineage", "", "text", "the same landslide through all periods of a track", lambda s: s.lineage.lineage_id),
+    Attribute("site_id", "site_id", "", "text", "the same landslide on all tracks: lineages whose outlines of about the same time are related", lambda s: s.site),
     Attribute("parents", "parents", "", "text", "ids of the earlier landslides that it descends from, comma-separated", lambda s: ",".join(s.lineage.parents)),
     Attribute("category", "category", "", "text", "class", lambda s: s.category),
     Attribute("score", "score", "1", "real", "confidence of the detection", lambda s: s.score),

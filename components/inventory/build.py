@@ -64,7 +64,8 @@ def build_inventory(
     Artefact
         Stage ``inventory``: ``landslides.gpkg``, ``.shp``, ``.parquet``, ``map_*.png``,
         ``zoom_*.png``, ``report.html``, ``summary.json``. Meta: ``maps`` (``track/period``),
-        ``n_landslides``, ``n_lineages``, ``mapped_km2``, ``landslide_km2``, ``windows``.
+        ``n_landslides``, ``n_lineages``, ``n_sites``, ``mapped_km2``, ``landslide_km2``,
+        ``windows``.
 
     Raises
     ------
@@ -107,6 +108,7 @@ def build_inventory(
         "maps": [f"{w.facts.track}/{w.facts.period}" for w in works],
         "n_landslides": len(table),
         "n_lineages": summary["n_lineages"],
+        "n_sites": summary["n_sites"],
         "landslide_km2": summary["landslide_km2"],
         "mapped_km2": summary["mapped_km2"],
         "windows": summary["windows"],
@@ -240,6 +242,7 @@ def _summary(
     return {
         "n_landslides": len(table),
         "n_lineages": int(table["lineage_id"].nunique()),
+        "n_sites": int(table["site_id"].nunique()),
         "landslide_km2": sum(e.area_km2 for e in entries),
         "mapped_km2": sum(e.mapped_km2 for e in entries),
         "windows": windows,

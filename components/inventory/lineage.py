@@ -1,4 +1,4 @@
-"""Which landslides of successive periods are the same one.
+"""Which landslides of successive periods, and of several tracks, are the same one.
 
 Periods are taken in the order of their dates. A landslide continues the lineage whose last member it
 overlaps best; a lineage has one member a period at most. What a later period brings can therefore
@@ -7,7 +7,7 @@ never change an earlier lineage.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
@@ -105,6 +105,36 @@ def trace(
         for _, of_period in groupby(of_track, key=lambda m: m.dates):
             _continue(list(of_period), last, out, iou_min, overlap_min)
     return out
+
+
+def sites(lineages: Iterable[str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Which lineages of several tracks are one landslide.
+
+    Parameters
+    ----------
+    lineages : iterable of str
+        All lineage identities.
+    pairs : iterable of (str, str)
+        Two of them whose outlines on two tracks, of about the same time, are related.
+
+    Returns
+    -------
+    dict of str to str
+        By lineage: ``ST-`` and 12 hexadecimal digits, the same for all that pairs link, derived of the
+        first of them in the order of identities.
+    """
+    root = {name: name for name in lineages}
+
+    def first(name: str) -> str:
+        while root[name] != name:
+            root[name] = root[root[name]]
+            name = root[name]
+        return name
+
+    for a, b in pairs:
+        low, high = sorted((first(a), first(b)))
+        root[high] = low
+    return {name: f"ST-{digest('site', first(name))[:12]}" for name in root}
 
 
 def related(

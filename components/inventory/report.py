@@ -241,13 +241,13 @@ def render_report(report: Report) -> str:
 
 def _headline(report: Report) -> list[dict[str, str]]:
     table = report.table
-    lineages = int(table["lineage_id"].nunique())
+    sites = int(table["site_id"].nunique())
     latest = max(report.maps, key=lambda m: (m.date_end, m.track), default=None)
     fastest = table["v_p95"].abs().max() if len(table) else None
     several = len(report.maps) > 1
     out = [
         {
-            "value": number(lineages),
+            "value": number(sites),
             "label": "active landslides",
             "note": f"{number(len(table))} outlines in {len(report.maps)} maps"
             if several

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import geopandas as gpd
@@ -16,7 +17,7 @@ from components.grid import Window, geobox_to_dict
 from components.inference.instance_file import load_instances
 from components.inventory import tracks
 from components.inventory.attributes import LAYERS_READ, Map, Sample, attribute_table
-from components.inventory.lineage import Lineage, Member, related, trace
+from components.inventory.lineage import Lineage, Member, related, sites, trace
 from components.inventory.overview import Reader
 from components.inventory.polygons import Extent, geodesic_extent, lonlat_transformer, pixel_polygon
 from components.inventory.selection import Landslide, Selection, select
@@ -197,14 +198,16 @@ def _cross_tracks(
     landslides = work.selection.landslides
     if not others:
         return {}
-    found = _tracks_found(landslides, others, cfg)
+    linked = _found_elsewhere(landslides, others, cfg)
     out = {}
     for window, members in read_groups(landslides):
         wide = window.buffer(tracks.MARGIN_PX, shape)
         views = [(w.facts.track, w.reader(tracks.LAYERS, wide)) for w in (work, *others)]
         for i in members:
             x = landslides[i]
-            out[x.id] = tracks.compare(views, wide, x.footprint, found[i])
+            seen = tracks.compare(views, wide, x.footprint)
+            found = 1 + sum(bool(ids) for ids in linked[i])
+            out[x.id] = replace(seen, found=found, linked=tuple(chain.from_iterable(linked[i])))
     return out
 
 
@@ -215,18 +218,18 @@ def _same_time(work: MapWork, works: Sequence[MapWork]) -> list[MapWork]:
     return [works[k] for k in tracks.partners(work.facts.track, own, dates)]
 
 
-def _tracks_found(
+def _found_elsewhere(
     landslides: Sequence[Landslide], others: Sequence[MapWork], cfg: InventoryConfig
-) -> list[int]:
-    """Tracks on which each landslide was found, its own included."""
-    count = [1] * len(landslides)
+) -> list[list[list[str]]]:
+    """By landslide and other map: identities of the related outlines."""
+    out: list[list[list[str]]] = [[[] for _ in others] for _ in landslides]
     ours = [x.footprint for x in landslides]
-    for other in others:
-        theirs = [x.footprint for x in other.selection.landslides]
-        pairs = related(ours, theirs, cfg.lineage_iou, cfg.lineage_overlap)
-        for i in {n for n, *_ in pairs}:
-            count[i] += 1
-    return count
+    for k, other in enumerate(others):
+        theirs = other.selection.landslides
+        outlines = [x.footprint for x in theirs]
+        for n, o, *_ in related(ours, outlines, cfg.lineage_iou, cfg.lineage_overlap):
+            out[n][k].append(theirs[o].id)
+    return out
 
 
 def tables(
@@ -262,6 +265,14 @@ def tables(
         iou_min=cfg.lineage_iou,
         overlap_min=cfg.lineage_overlap,
     )
+    pairs = (
+        (lineages[own].lineage_id, lineages[other].lineage_id)
+        for w in works
+        for own, cross in w.cross.items()
+        for other in cross.linked
+        if own in lineages and other in lineages  # neither left out
+    )
+    site = sites({x.lineage_id for x in lineages.values()}, pairs)
     crs = CRS.from_user_input(geobox_to_dict(geobox)["crs"])
     to_lonlat = lonlat_transformer(crs)
     total = sum(len(w.selection.landslides) for w in works)
@@ -280,7 +291,9 @@ def tables(
             layers = work.reader(LAYERS_READ, window)
             for i in members:
                 extent = geodesic_extent(polygons[i], to_lonlat)
-                samples[i] = _sample(landslides[i], window, layers, extent, lineages, classes, work)
+                samples[i] = _sample(
+                    landslides[i], window, layers, extent, lineages, site, classes, work
+                )
             done += len(members)
         table = attribute_table([samples[i] for i in range(len(landslides))])
         frames.append(gpd.GeoDataFrame(table, geometry=gpd.GeoSeries(polygons, crs=crs)))
@@ -294,6 +307,7 @@ def _sample(
     layers: Mapping[str, NDArray[np.generic]],
     extent: Extent,
     lineages: Mapping[str, Lineage],
+    site: Mapping[str, str],
     classes: Sequence[str],
     work: MapWork,
 ) -> Sample:
@@ -304,6 +318,7 @@ def _sample(
     return Sample(
         id=landslide.id,
         lineage=lineages[landslide.id],
+        site=site[lineages[landslide.id].lineage_id],
         category=classes[i.category - 1] if known else f"class {i.category}",
         score=float(i.score),
         agreement=float(i.agreement),

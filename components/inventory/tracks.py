@@ -86,15 +86,18 @@ class CrossTrack:
         The other tracks that see it.
     found : int
         Tracks on which it was found, this one included.
+    linked : tuple of str
+        Identities of the outlines of other tracks by which it was found there.
     """
 
     motion: Motion | Literal[""] = ""
     seen: tuple[str, ...] = ()
     found: int = 1
+    linked: tuple[str, ...] = ()
 
 
 def compare(
-    views: Sequence[tuple[str, Layers]], window: Window, footprint: Footprint, found: int
+    views: Sequence[tuple[str, Layers]], window: Window, footprint: Footprint
 ) -> CrossTrack:
     """Measure a landslide on all tracks and tell its motion.
 
@@ -106,12 +109,11 @@ def compare(
         Of the layers, with `MARGIN_PX` around the landslide where the map has them.
     footprint : Footprint
         The landslide.
-    found : int
-        Tracks on which it was found.
 
     Returns
     -------
     CrossTrack
+        With ``motion`` and ``seen``.
     """
     height, width = footprint.mask.shape
     box = Window(footprint.row - window.row, footprint.col - window.col, height, width)
@@ -125,9 +127,9 @@ def compare(
         if (measured := look({n: layer[part.slices] for n, layer in layers.items()}, mask))
     }
     if views[0][0] not in looks or len(looks) < 2:
-        return CrossTrack(found=found)
+        return CrossTrack()
     others = tuple(track for track in looks if track != views[0][0])
-    return CrossTrack(motion(list(looks.values())), others, found)
+    return CrossTrack(motion(list(looks.values())), others)
 
 
 def look(layers: Layers, mask: Bool) -> Look | None:
