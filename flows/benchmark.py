@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 from prefect import flow
 
 from components.config import Config
@@ -16,7 +17,7 @@ from components.evaluation.accuracy import publish_accuracy, read_accuracy
 from components.evaluation.accuracy_report import write_accuracy
 from components.evaluation.calibrate import write_card
 from components.evaluation.kept_maps import RegionMaps, find_map, keep_map
-from components.evaluation.real import REAL_MAPS, describe, small_picture
+from components.evaluation.real import REAL_MAPS, SURE_SCORE, describe, small_picture
 from components.inference.predict import read_card
 from components.inference.run import INSTANCES
 from components.workspace import Artefact, read_artefact, write_json
@@ -266,7 +267,9 @@ def benchmark_real(
             raise InputError("SW-702", "the map was not published", path=folder)
         n, km2 = inventory.meta["n_landslides"], inventory.meta["mapped_km2"]
         rate = 1000 * n / km2 if km2 else None
-        rows.append({"label": real.about, "km2": km2, "n": n, "per_1000km2": rate})
+        scores = pd.read_parquet(inventory.folder / "landslides.parquet", columns=["score"])
+        sure = int((scores["score"] >= SURE_SCORE).sum())
+        rows.append({"label": real.about, "km2": km2, "n": n, "per_1000km2": rate, "sure": sure})
         [picture] = sorted(inventory.folder.glob("map_*.png"))
         target = out / f"real-{real.name}.jpg"
         small_picture(picture, target)
@@ -284,6 +287,7 @@ def benchmark_real(
             {"key": "km2", "label": "measured km²", "digits": 0},
             {"key": "n", "label": "detections"},
             {"key": "per_1000km2", "label": "per 1,000 km²", "digits": 1},
+            {"key": "sure", "label": f"of score {SURE_SCORE:g} and more"},
         ],
         "rows": rows,
         "n": f"{len(rows)} maps",
@@ -296,8 +300,8 @@ def benchmark_real(
         "notes": [
             "Maps of other pixel sizes are brought to the weights' own.",
             (
-                "None of these files brings terrain; where the network reads the sensitivity of the line of "
-                "sight to motion downslope, it finds it missing."
+                "None of these files brings terrain: slope, LOS sensitivity and relative height are unknown "
+                "to the network."
             ),
         ],
         "pictures": pictures,
