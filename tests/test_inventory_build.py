@@ -239,6 +239,22 @@ def test_report_is_self_contained(built) -> None:
         assert word in text
 
 
+def test_report_warns_where_terrain_is_unknown(built) -> None:
+    _, _, inventory = built
+    assert "No terrain model" not in (inventory.folder / "report.html").read_text()
+    table = gpd.read_parquet(inventory.folder / "landslides.parquet").drop(columns="geometry")
+    report = Report(
+        title="t", maps=[], table=table.assign(elevation_mean=float("nan")), crs="c",
+        region_km2=5.0, pixel_m=25.0, settings={},
+    )  # fmt: skip
+    assert "No terrain model" in render_report(report)
+    empty = Report(
+        title="t", maps=[], table=attribute_table([]), crs="c", region_km2=5.0, pixel_m=25.0,
+        settings={},
+    )  # fmt: skip
+    assert "No terrain model" not in render_report(empty)
+
+
 def test_report_escapes_what_it_is_given() -> None:
     evil = '<script>alert("x")</script>'
     entry = MapEntry(

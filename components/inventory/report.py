@@ -219,6 +219,7 @@ def render_report(report: Report) -> str:
     return template.render(
         report=report,
         headline=_headline(report),
+        no_terrain=len(report.table) > 0 and bool(report.table["elevation_mean"].isna().all()),
         pictures=[
             {
                 "entry": m,
