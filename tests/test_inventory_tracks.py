@@ -80,6 +80,14 @@ def test_what_a_track_has_not_measured_it_does_not_judge(hidden: str) -> None:
     assert look(layers, MASK) is None
 
 
+def test_a_hole_in_the_terrain_model_does_not_blind_a_track() -> None:
+    layers = view(-30.0, -0.6, 0.77)
+    layers["los_sensitivity"][25:28, 25:30] = np.nan
+    seen = look(layers, MASK)
+    assert seen is not None
+    assert seen.sensitivity == pytest.approx(-0.6, abs=1e-6)
+
+
 @given(
     slope=st.floats(10, 45),
     aspect=st.floats(0, 360),

@@ -147,24 +147,22 @@ def look(layers: Layers, mask: Bool) -> Look | None:
     Look or None
         None where the track has measured too little of it or of its surroundings, or has no geometry.
     """
-    velocity = layers["los_velocity"].astype(np.float64)
+    velocity, c, up = (
+        layers[n].astype(np.float64) for n in ("los_velocity", "los_sensitivity", "los_up")
+    )
     valid = layers["valid"].astype(bool) & np.isfinite(velocity)
     away = ndimage.distance_transform_cdt(~mask, metric="chessboard")
-    inside = mask & valid
+    inside = mask & valid & np.isfinite(c) & np.isfinite(up)
     ring = (away >= RING_PX[0]) & (away <= RING_PX[1]) & valid
     if inside.sum() < _SEEN_SHARE * mask.sum() or ring.sum() < _RING_LEAST:
-        return None
-    c, up = (
-        float(layers[n].astype(np.float64)[inside].mean()) for n in ("los_sensitivity", "los_up")
-    )
-    if not (np.isfinite(c) and np.isfinite(up)):
         return None
     around = velocity[ring]
     base = float(np.median(around))
     scatter = 1.4826 * float(np.median(np.abs(around - base)))
     independent = max(float(inside.sum()) / _CORRELATED_PX, 1.0)
     sigma = max(scatter / np.sqrt(independent), 1e-3)
-    return Look(float(np.median(velocity[inside])) - base, sigma, c, up)
+    v = float(np.median(velocity[inside])) - base
+    return Look(v, sigma, float(c[inside].mean()), float(up[inside].mean()))
 
 
 def motion(looks: Sequence[Look]) -> Motion:
