@@ -216,7 +216,9 @@ def forward_rates(
     few, _ = some_images(ws, weights, old, 4)
     large, _ = some_images(ws, weights, cfg, 4)
     batch = torch.from_numpy(np.stack(few))
-    with Predictor(weights, cfg.device, cfg.max_detections, cfg.score_min, cfg.threads) as p:
+    with Predictor(
+        weights, cfg.device, cfg.max_detections, cfg.score_min, cfg.threads, None, cfg.precision
+    ) as p:
 
         def before() -> float:
             with torch.autocast("cpu", torch.bfloat16):

@@ -262,6 +262,8 @@ class InferConfig(Section):
     """Proposals a window, which limit its detections too; empty: those of the network form."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device."""
+    precision: Literal["auto", "int8", "bfloat16", "float32"] = "auto"
+    """Numbers that the network computes in; `auto`: the first for which processor and weights are made."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; empty: all cores."""
     dask: str | None = Field(default=None, pattern=r"^(local:[1-9]\d*|(tcp|tls|ucx)://.+)$")

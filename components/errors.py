@@ -157,6 +157,10 @@ CODES: Final[dict[str, tuple[str, str]]] = {
         "ONNX export not possible",
         "Install the extra: pip install 'slopewatch[onnx]'; the message says what else is wrong.",
     ),
+    "SW-411": (
+        "Device or precision not available",
+        "Set the setting that the message names to auto, or run on a machine that has it.",
+    ),
     # 5xx: inference and stitching
     "SW-501": (
         "Windows failed",

@@ -116,6 +116,24 @@ class ResNetTrunk(nn.Module):
                 if isinstance(weight, Tensor):
                     nn.init.zeros_(weight)
 
+    def stem(self, x: Tensor) -> Tensor:
+        """What the first stage reads.
+
+        Parameters
+        ----------
+        x : Tensor
+            float [B, in_channels, H, W].
+
+        Returns
+        -------
+        Tensor
+            float [B, widths[0], h, w] at the finest stride, not negative.
+        """
+        if self.contrast is not None:
+            x = self.contrast(x)
+        y: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return y
+
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         """Stage outputs, finest first.
 
@@ -129,9 +147,7 @@ class ResNetTrunk(nn.Module):
         OrderedDict of Tensor
             ``"0"``, ``"1"``, …: [B, out_channels[i], H / strides[i], W / strides[i]].
         """
-        if self.contrast is not None:
-            x = self.contrast(x)
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.stem(x)
         out: OrderedDict[str, Tensor] = OrderedDict()
         for i, name in enumerate(self.stage_names):
             x = self.get_submodule(name)(x)

@@ -9,6 +9,7 @@ Same parameters and same steps as `SmallObjectMaskRCNN` in evaluation, with thes
 * regions are read with one gather (`models.roi`);
 * the number of proposals grows with the image, so that a larger window finds as much on the same
   ground;
+* trunk, pyramid and guide can be computed in integers of 8 bits (`models.quantised`);
 * anchors are looked at only around ground that the footprint guide holds possible: the guide has seen
   every pixel by then, and finds almost all of a map hopeless.
 """
@@ -18,8 +19,9 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Final
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +31,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 from models.build import Detections
 from models.deformable import DeformableConv2d
 from models.mask_rcnn import SmallObjectMaskRCNN
+from models.quantised import QuantisedFeatures
 from models.roi import FeatureTable, feature_table, levels_of, roi_align
 
 #: Ground to which the guide gives less is hopeless. An untrained guide gives 0.02 everywhere, so that
@@ -106,7 +109,8 @@ class _InputCast(nn.Module):
         x = x.contiguous()
         if self.contrast is not None:
             x = self.contrast(x)
-        return x.to(self.dtype, memory_format=torch.channels_last)
+        # In two steps: together they are slower.
+        return x.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
 
 class InferenceNetwork(nn.Module):
@@ -121,6 +125,9 @@ class InferenceNetwork(nn.Module):
         and scores are float32.
     guide_min : float
         Anchors away from ground of this guide probability are not looked at; 0 looks at all.
+    ranges : mapping, optional
+        Of `models.quantised.activation_ranges`: trunk, pyramid and guide are computed in integers. Needs
+        a form that is `models.quantised.quantisable`, and a CPU.
 
     Attributes
     ----------
@@ -129,7 +136,11 @@ class InferenceNetwork(nn.Module):
     """
 
     def __init__(
-        self, model: SmallObjectMaskRCNN, dtype: torch.dtype, guide_min: float = GUIDE_MIN
+        self,
+        model: SmallObjectMaskRCNN,
+        dtype: torch.dtype,
+        guide_min: float = GUIDE_MIN,
+        ranges: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         model = copy.deepcopy(model).eval()
@@ -141,6 +152,7 @@ class InferenceNetwork(nn.Module):
         self.rpn, self.roi_heads = model.rpn, model.roi_heads
         self.pad, self.postprocess = model.transform, model.transform.postprocess
         fold_batch_norms(self)
+        self._quantised = None if ranges is None else QuantisedFeatures(self, ranges, dtype)
         self.to(dtype).to(memory_format=torch.channels_last)
         for part in self.modules():
             if isinstance(part, DeformableConv2d):  # offsets of a fraction of a pixel
@@ -171,12 +183,10 @@ class InferenceNetwork(nn.Module):
         """
         batch, _ = self.pad(images)
         tensors: Tensor = batch.tensors
-        features = self.backbone(tensors)
+        features, logits = self.features(tensors)
         possible: Tensor | None = None
-        if self.guide is not None:
-            features, logits = self.guide(features)
-            if self.guide_min > 0:
-                possible = logits.float().sigmoid().amax(dim=1, keepdim=True) >= self.guide_min
+        if logits is not None and self.guide_min > 0:
+            possible = logits.float().sigmoid().amax(dim=1, keepdim=True) >= self.guide_min
         levels = list(features.values())
         proposals = self._proposals(levels, possible, tensors.shape, batch.image_sizes)
         # An extra level serves the anchors only.
@@ -184,6 +194,29 @@ class InferenceNetwork(nn.Module):
         found = self._boxes(table, proposals, batch.image_sizes)
         self._masks(table, found)
         return self.postprocess(found, batch.image_sizes)  # type: ignore[no-any-return]
+
+    def features(self, images: Tensor) -> tuple[OrderedDict[str, Tensor], Tensor | None]:
+        """Pyramid levels with the guide's context, and the guide.
+
+        Parameters
+        ----------
+        images : Tensor
+            float32 [B, C, H, W], normalised; H and W multiples of the coarsest stride.
+
+        Returns
+        -------
+        levels : OrderedDict of Tensor
+            Finest first.
+        logits : Tensor or None
+            float [B, classes, h, w] at the finest level; None for a form without a guide.
+        """
+        if self._quantised is not None:
+            return self._quantised(self.backbone.trunk.stem(images))
+        levels = self.backbone(images)
+        if self.guide is None:
+            return levels, None
+        levels, logits = self.guide(levels)
+        return levels, logits
 
     def limit(self, height: int, width: int) -> int:
         """Detections of an image at most: a network that gives so many may have seen more.

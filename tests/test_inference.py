@@ -332,7 +332,9 @@ def test_shards_give_back_what_they_were_given(tmp_path: Path) -> None:
     prob = (rng.integers(0, 255, (5, 7)) / 254).astype(np.float32)
     results = [
         WindowResult(0, "skipped", "valid fraction 0.0000 below 0.02", 0.0),
-        WindowResult(1, "done", "", 0.9, True, (Detection(1, 2, 0.123456789, 3, 40, prob),), 5, 7),
+        WindowResult(
+            1, "done", "", 0.9, True, (Detection(1, 2, 0.123456789, 3, 40, prob),), 5, 7, "int8"
+        ),
     ]
     path = tmp_path / "shard.npz"
     save_shard(path, results)
@@ -343,6 +345,7 @@ def test_shards_give_back_what_they_were_given(tmp_path: Path) -> None:
     assert (d.window_id, d.category, d.score, d.row, d.col) == (1, 2, 0.123456789, 3, 40)
     np.testing.assert_array_equal(d.prob, prob)
     assert (back[1].capped, back[1].beyond, back[1].faint) == (True, 5, 7)
+    assert [r.precision for r in back] == ["", "int8"]
     assert load_shard(path, range(3)) is None
     assert load_shard(tmp_path / "absent.npz", range(2)) is None
     path.write_bytes(path.read_bytes()[:100])

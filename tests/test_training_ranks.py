@@ -195,5 +195,5 @@ def test_devices_that_cannot_be_are_refused() -> None:
     assert uneven.value.code == "SW-701"
     with pytest.raises(ModelError) as few:
         check_devices(CFG.model_copy(update={"devices": 64, "batch_size": 64}), "gpu")
-    assert few.value.code == "SW-404"
+    assert few.value.code == "SW-411"
     check_devices(CFG, "cpu")

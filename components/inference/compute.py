@@ -238,6 +238,7 @@ def _result(
         detections,
         beyond=len(pieces) - len(detections),
         faint=joined.faint,
+        precision=predictor.precision,
     )
 
 

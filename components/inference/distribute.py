@@ -112,7 +112,7 @@ def compute_shard(
     with _one_shard:
         predictor = _predictor(
             weights, str(plan.card["sha256"]), plan.cfg.device, plan.cfg.max_detections,
-            plan.cfg.score_min, plan.cfg.threads, plan.cfg.proposals,
+            plan.cfg.score_min, plan.cfg.threads, plan.cfg.proposals, plan.cfg.precision,
         )  # fmt: skip
         guard = MemoryGuard(plan, predictor)
         (results,) = work_through(plan, [number], predictor, guard)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from components.config import InferConfig
 
 #: Raised by hand when the results of windows change.
-ALGORITHM: Final = "infer-3"
+ALGORITHM: Final = "infer-4"
 
 #: Neighbouring windows must share this much ground [px], or seams cannot be told.
 MIN_OVERLAP_PX: Final = 8
@@ -207,9 +207,11 @@ def window_key(cube: Artefact, card: Mapping[str, Any], cfg: InferConfig) -> str
     str
         64 hexadecimal digits.
     """
+    from models.quantised import RANGES
+
     settings = cfg.model_dump(mode="json", exclude=set(MACHINE_KEYS | STITCH_KEYS))
     # What the card says about the network's input decides the result as the tensors do.
-    facts = [card["preset"], card["upsample"], card["spec"], card["classes"]]
+    facts = [card["preset"], card["upsample"], card["spec"], card["classes"], card.get(RANGES)]
     return stage_key("windows", ALGORITHM, cube.key, str(card["sha256"]), facts, settings)
 
 

@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from components.errors import ModelError
-from models.build import Detections, detect, detection_limit
+from models.build import Detections, Detector, detect, detection_limit
 from models.inference import InferenceNetwork, detect_batch
 from models.mask_rcnn import SmallObjectMaskRCNN
 from models.paste import paste_masks
+from models.quantised import RANGES, processor_has_int8, quantisable
 from models.weights import WeightsError, load_weights
 from models.weights import read_card as _read_card
 
@@ -96,8 +97,8 @@ def read_card(weights: Path) -> dict[str, Any]:
 class Predictor:
     """A trained network, ready for windows; several batches are in work at once.
 
-    Computes in float32, or in bfloat16 where the processor has instructions for it. On a CPU every batch
-    is computed by one thread, so that a batch's numbers do not depend on the number of threads.
+    On a CPU every batch is computed by one thread, so that a batch's numbers do not depend on the number of
+    threads.
 
     Parameters
     ----------
@@ -111,11 +112,18 @@ class Predictor:
         Detections of lower score are dropped, in [0, 1].
     threads : int, optional
         Batches in work at once on a CPU; default all cores.
+    proposals : int, optional
+        Proposals a window instead of the form's.
+    precision : {"auto", "int8", "bfloat16", "float32"}
+        ``auto``: the first of these for which the processor has instructions; ``int8`` (trunk and pyramid
+        in integers, see `models.quantised`) only where the card holds the ranges that it needs.
 
     Attributes
     ----------
     card : dict
         The weights' card.
+    precision : {"int8", "bfloat16", "float32"}
+        What is computed in.
     upsample : int
         Images must be up-sampled by this factor; detections come back at the map's resolution.
     lanes : int
@@ -124,7 +132,7 @@ class Predictor:
     Raises
     ------
     ModelError
-        SW-401 for unusable weights; SW-404 where a GPU is asked for and there is none.
+        SW-401 for unusable weights; SW-411 where a GPU or a precision is asked for that is not to be had.
     """
 
     def __init__(
@@ -135,6 +143,7 @@ class Predictor:
         score_min: float = 0.05,
         threads: int | None = None,
         proposals: int | None = None,
+        precision: str = "auto",
     ) -> None:
         self.card = read_card(weights)
         try:
@@ -145,7 +154,7 @@ class Predictor:
             raise ModelError("SW-401", str(e), path=weights) from e
         if device == "cuda" and not torch.cuda.is_available():
             raise ModelError(
-                "SW-404",
+                "SW-411",
                 "device `cuda` was asked for, and there is none",
                 remedy="Set infer.device.",
             )
@@ -153,9 +162,15 @@ class Predictor:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
         self.upsample = int(self.card["upsample"])
-        dtype = torch.bfloat16 if _has_bfloat16(self.device) else torch.float32
-        self.bfloat16 = dtype is torch.bfloat16
-        ready = InferenceNetwork(model, dtype) if isinstance(model, SmallObjectMaskRCNN) else model
+        self.precision = _settled(precision, self.device, model, self.card, weights)
+        low = self.precision == "bfloat16" or (
+            self.precision == "int8" and _has_bfloat16(self.device)
+        )
+        self.dtype = torch.bfloat16 if low else torch.float32
+        ready: InferenceNetwork | Detector = model
+        if isinstance(model, SmallObjectMaskRCNN):
+            ranges = self.card[RANGES] if self.precision == "int8" else None
+            ready = InferenceNetwork(model, self.dtype, ranges=ranges)
         self.network = ready.to(self.device)
         on_cpu = self.device.type == "cpu"
         self.lanes = (threads or len(os.sched_getaffinity(0))) if on_cpu else GPU_LANES
@@ -280,7 +295,8 @@ class Predictor:
     def _detect(self, batch: torch.Tensor) -> list[Detections]:
         if isinstance(self.network, InferenceNetwork):
             return detect_batch(self.network, batch)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+        low = self.dtype is torch.bfloat16
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             return detect(self.network, batch)
 
     def _to_pixels(self, d: Detections, scale: float, shape: tuple[int, int]) -> list[RawDetection]:
@@ -300,6 +316,38 @@ class Predictor:
             for label, score, p in zip(d.labels, d.scores, pasted, strict=True)
             if p.prob.numel()
         ]
+
+
+def _settled(
+    wanted: str, device: torch.device, model: Detector, card: dict[str, Any], weights: Path
+) -> str:
+    """The precision to compute in."""
+    lacks = _lacks_int8(device, model, card)
+    if wanted == "int8" and lacks:
+        raise ModelError(
+            "SW-411",
+            f"precision `int8` was asked for, but {lacks}",
+            path=weights,
+            remedy="Set infer.precision to auto.",
+        )
+    if wanted != "auto":
+        return wanted
+    if not lacks:
+        return "int8"
+    return "bfloat16" if _has_bfloat16(device) else "float32"
+
+
+def _lacks_int8(device: torch.device, model: Detector, card: dict[str, Any]) -> str:
+    """Why integers are not to be had; empty where they are."""
+    if device.type != "cpu":
+        return "the network runs on a GPU"
+    if not processor_has_int8():
+        return "the processor has no instructions for it"
+    if not isinstance(model, SmallObjectMaskRCNN):
+        return "the form is no Mask R-CNN"
+    if reason := quantisable(model.spec):
+        return reason
+    return "" if RANGES in card else f"the weights' card has no `{RANGES}`"
 
 
 def _has_bfloat16(device: torch.device) -> bool:

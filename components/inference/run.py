@@ -77,7 +77,7 @@ def infer_cube(
     ------
     ModelError
         SW-401, SW-402: weights missing, unreadable, changed meanwhile or of another preset. SW-404: a channel
-        that cannot be mirrored, where ``cfg.augment`` asks for it.
+        that cannot be mirrored, where ``cfg.augment`` asks for it. SW-411: no such device or precision.
     ProcessingError
         SW-502, SW-503, SW-504 before any work: overlap, pixel size, layers. SW-501 after all windows
         were tried, where some failed: nothing is published, and a rerun tries those again. SW-506 where
@@ -207,7 +207,13 @@ def _computed(
 
     cfg = plan.cfg
     with Predictor(
-        weights, cfg.device, cfg.max_detections, cfg.score_min, cfg.threads, cfg.proposals
+        weights,
+        cfg.device,
+        cfg.max_detections,
+        cfg.score_min,
+        cfg.threads,
+        cfg.proposals,
+        cfg.precision,
     ) as predictor:
         if predictor.card["sha256"] != plan.card["sha256"]:
             raise ModelError("SW-401", "the weights were replaced during the run", path=weights)
@@ -285,7 +291,7 @@ def _refuse_gaps(rows: Sequence[WindowRow], plan: Plan) -> None:
         )
 
 
-def _window_counts(rows: Sequence[WindowRow]) -> dict[str, int]:
+def _window_counts(rows: Sequence[WindowRow]) -> dict[str, Any]:
     states = Counter(r.state for r in rows)
     return {
         "total": len(rows),
@@ -294,6 +300,7 @@ def _window_counts(rows: Sequence[WindowRow]) -> dict[str, int]:
         "capped": sum(r.capped for r in rows),
         "beyond": sum(r.beyond for r in rows),
         "faint": sum(r.faint for r in rows),
+        "precision": dict(Counter(r.precision for r in rows if r.precision)),
     }
 
 
@@ -310,6 +317,7 @@ def _window_facts(plan: Plan, r: WindowRow) -> dict[str, Any]:
         "detections": r.detections,
         "beyond": r.beyond,
         "faint": r.faint,
+        "precision": r.precision,
     }
 
 

@@ -52,6 +52,9 @@ class WindowResult:
         Detections dropped because they lie in the window's surroundings only.
     faint : int
         Detections dropped because their mean score over several looks is too low.
+    precision : str
+        Numbers that the network computed in, as `components.inference.predict.Predictor` names them; empty
+        where it did not look.
     """
 
     window_id: int
@@ -62,6 +65,7 @@ class WindowResult:
     detections: tuple[Detection, ...] = ()
     beyond: int = 0
     faint: int = 0
+    precision: str = ""
 
 
 class WindowRow(NamedTuple):
@@ -75,6 +79,7 @@ class WindowRow(NamedTuple):
     detections: int
     beyond: int
     faint: int
+    precision: str
 
 
 def window_row(result: WindowResult) -> WindowRow:
@@ -91,7 +96,7 @@ def window_row(result: WindowResult) -> WindowRow:
     """
     return WindowRow(
         result.window_id, result.state, result.reason, result.valid_fraction, result.capped,
-        len(result.detections), result.beyond, result.faint,
+        len(result.detections), result.beyond, result.faint, result.precision,
     )  # fmt: skip
 
 
@@ -140,6 +145,7 @@ def save_shard(path: Path, results: Sequence[WindowResult]) -> None:
             "count": np.asarray([len(r.detections) for r in results], np.int64),
             "beyond": np.asarray([r.beyond for r in results], np.int64),
             "faint": np.asarray([r.faint for r in results], np.int64),
+            "precision": np.asarray([r.precision for r in results], np.str_),
             "category": np.asarray([d.category for d in found], np.int32),
             "score": np.asarray([d.score for d in found], np.float64),
             "row": np.asarray([d.row for d in found], np.int64),
@@ -207,6 +213,7 @@ def _results(data: dict[str, NDArray[Any]]) -> list[WindowResult]:
                 detections=tuple(detections),
                 beyond=int(data["beyond"][i]),
                 faint=int(data["faint"][i]),
+                precision=str(data["precision"][i]),
             )
         )
     return out

@@ -22,6 +22,9 @@ class Conditions:
     ----------
     looks : int
         Independent looks of the multilooked interferogram, >= 2.
+    coarse : int
+        Pixels of the map along a side of the product's own pixel, >= 1: the noise is correlated over
+        that many, the deformation averaged.
     filter_px : float
         Standard deviation of the Gaussian that stands for the phase filter [px]; 0 for none. It smooths
         noise and deformation alike.
@@ -41,6 +44,10 @@ class Conditions:
         Rms error of the terrain model [m].
     coherence_gain : float
         Factor of the coherence.
+    coherence_exponent : float
+        The product reports the coherence to this power, in (0, 1]: below 1 it praises itself.
+    relief : float
+        Factor of the heights of generated terrain: near 0 for a plain.
     negatives_gain : float
         Factor of the density of what can be taken for a landslide.
     least_motion : (float, float)
@@ -50,6 +57,7 @@ class Conditions:
     """
 
     looks: int = 20
+    coarse: int = 1
     filter_px: float = 0.0
     noise_gain: float = 1.0
     delay_gain: float = 1.0
@@ -59,6 +67,8 @@ class Conditions:
     cells_per_1000km2: float = 6.0
     dem_error_m: float = 5.0
     coherence_gain: float = 1.0
+    coherence_exponent: float = 1.0
+    relief: float = 1.0
     negatives_gain: float = 1.0
     least_motion: tuple[float, float] = (0.1, 0.3)
     taper: tuple[float, float] = (2.0, 8.0)
@@ -83,11 +93,13 @@ def draw_conditions(rng: np.random.Generator) -> Conditions:
     if rng.uniform() < 0.3:
         return REFERENCE
     stacked = 1.0 if rng.uniform() < 0.6 else float(rng.uniform(0.25, 1.0))
-    humid = float(np.exp(rng.uniform(np.log(0.5), np.log(3.0))))
+    humid = _log_uniform(rng, 0.5, 3.0)
     least = float(rng.uniform(0.05, 0.8))
-    taper = float(np.exp(rng.uniform(np.log(1.3), np.log(8.0))))
+    taper = _log_uniform(rng, 1.3, 8.0)
     return Conditions(
-        looks=int(np.exp(rng.uniform(np.log(6), np.log(60)))),
+        looks=int(_log_uniform(rng, 6, 60)),
+        # Products of 25 to 100 m on a grid of 25 m.
+        coarse=1 if rng.uniform() < 0.5 else int(rng.integers(2, 5)),
         filter_px=0.0 if rng.uniform() < 0.45 else float(rng.uniform(0.4, 1.8)),
         noise_gain=stacked,
         delay_gain=stacked,
@@ -96,8 +108,16 @@ def draw_conditions(rng: np.random.Generator) -> Conditions:
         ramp_rad=0.8,
         cells_per_1000km2=float(rng.uniform(0.0, 25.0)),
         dem_error_m=float(rng.uniform(1.0, 10.0)),
-        coherence_gain=float(rng.uniform(0.8, 1.15)),
-        negatives_gain=float(np.exp(rng.uniform(0.0, np.log(6.0)))),
+        coherence_gain=float(
+            rng.uniform(0.8, 1.15) if rng.uniform() < 0.8 else rng.uniform(0.5, 0.8)
+        ),
+        coherence_exponent=1.0 if rng.uniform() < 0.6 else _log_uniform(rng, 0.25, 1.0),
+        relief=1.0 if rng.uniform() < 0.85 else _log_uniform(rng, 0.02, 0.5),
+        negatives_gain=_log_uniform(rng, 1.0, 6.0),
         least_motion=(least, min(least + 0.2, 1.0)),
         taper=(taper, 1.5 * taper),
     )
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))

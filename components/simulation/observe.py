@@ -23,16 +23,13 @@ from components.simulation.artefacts import (
 )
 from components.simulation.atmosphere import Acquisition
 from components.simulation.conditions import REFERENCE, Conditions
-from components.simulation.decorrelation import (
-    draw_multilooked,
-    gradient_coherence,
-    period_coherence,
-)
+from components.simulation.decorrelation import gradient_coherence, period_coherence
 from components.simulation.fields import Bool, Float, smooth
 from components.simulation.labels import Label, draw_label, local_sigma
 from components.simulation.landslides import Landslide
 from components.simulation.look import Look
 from components.simulation.negatives import Negative
+from components.simulation.processing import as_processed, draw_noise, reported
 from components.simulation.terrain import Ground
 
 #: Range × azimuth looks of the simulated products; their product is `REFERENCE.looks`.
@@ -171,7 +168,7 @@ def observe(
         coherence[slide.window] *= gradient_coherence(phase, slide.mask)
         phase = miscounted(phase)
         deformation[slide.window] += phase
-        shown.append(phase * METRES_PER_RADIAN)
+        shown.append(as_processed(phase, conditions) * METRES_PER_RADIAN)
     for item in negatives:
         w = item.window
         np.minimum(coherence[w], item.coherence, out=coherence[w])
@@ -180,10 +177,8 @@ def observe(
             deformation[w] += motion / METRES_PER_RADIAN
     coherence[track.unseen] = 0.05
 
-    noise, sample = draw_multilooked(rng, coherence, conditions.looks)
-    noise, kept = _processed(noise, conditions)
-    if conditions.filter_px:
-        deformation = ndimage.gaussian_filter(deformation, conditions.filter_px, truncate=3.0)
+    noise, sample, kept = draw_noise(rng, coherence, conditions)
+    deformation = as_processed(deformation, conditions)
     islands = unwrapping_islands(rng, coherence, ground.resolution_m)
     delay = pair[1].delay - pair[0].delay
     delay += dem_error_phase(height_error, pair[1].baseline_m - pair[0].baseline_m, look)
@@ -213,18 +208,5 @@ def observe(
     wrapped = np.asarray(wrap(total), dtype=np.float32)
     wrapped[wrapped == 0] = _NUDGE
     total[nodata] = 0.0
+    sample = reported(sample, conditions)
     return Observation(total, wrapped, sample, usable, sigma, tuple(labels), islands)
-
-
-def _processed(noise: Float, conditions: Conditions) -> tuple[Float, np.float32]:
-    """Phase noise after filter and stacking, and the share of its standard deviation that is left."""
-    gain = np.float32(conditions.noise_gain)
-    if not conditions.filter_px:
-        return (noise, gain) if gain == 1 else (noise * gain, gain)
-    # The filter works on the interferogram, not on the phase: near ±π the two differ.
-    real, imag = (
-        ndimage.gaussian_filter(part, conditions.filter_px, truncate=3.0)
-        for part in (np.cos(noise), np.sin(noise))
-    )
-    out: Float = np.arctan2(imag, real) * gain
-    return out, np.float32(out.std() / max(float(noise.std()), 1e-6))

@@ -134,7 +134,7 @@ def simulate_scene(
     elevation : ndarray of float32 [H, W], optional
         Terrain to use instead of a generated one [m].
     conditions : Conditions
-        Processing, air, and how abruptly motion ends.
+        Processing, air, relief, and how abruptly motion ends.
 
     Returns
     -------
@@ -150,6 +150,7 @@ def simulate_scene(
         raise ValueError(msg)
     if elevation is None:
         terrain = generate_terrain(rng, shape, resolution_m)
+        terrain = Terrain(terrain.elevation * np.float32(conditions.relief), terrain.water)
     elif elevation.shape != shape:
         msg = f"elevation must have shape {shape}; got {elevation.shape}"
         raise ValueError(msg)

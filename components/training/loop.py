@@ -20,6 +20,7 @@ import torch
 
 from components.errors import ModelError
 from components.progress import Progress, no_progress
+from components.training.card import machine_free, quantisation, training_card
 from components.training.checkpoints import is_whole, last_whole
 from components.training.epoch_end import PICTURE, EpochEnd, metrics_csv, read_times
 from components.training.failures import coded_failures
@@ -41,11 +42,6 @@ if TYPE_CHECKING:
 
 #: Raised when the same configuration gives other weights than before.
 ALGORITHM: Final = "2"
-
-#: Settings that change where and how fast, not what.
-_MACHINE_KEYS: Final = {
-    *("device", "threads", "workers", "initial_weights", "pretrained", "allow_download"),
-}
 
 
 @dataclass(frozen=True)
@@ -180,7 +176,8 @@ def _train(
                 end.record.best_epoch,
             )
     steps = int(end.record.rows[-1]["step"])
-    card = _card(cfg, source, recipe, end, steps, origin)
+    card = training_card(cfg, source, recipe, end, steps, {"algorithm": ALGORITHM, **origin})
+    card |= quantisation(model, source.validation)
     weights = out_dir / "weights.safetensors"
     (out_dir / "metrics.csv").write_text(metrics_csv(end.record.rows))
     save_weights(weights, model, card)
@@ -343,7 +340,7 @@ def _logged(
 ) -> Iterator[None]:
     """Optional loggers of the first process, closed however training ends."""
     if group.share.rank == 0:
-        settings = cfg.model_dump(mode="json", exclude=_MACHINE_KEYS)
+        settings = machine_free(cfg)
         end.loggers = open_loggers(work_dir, f"{cfg.model}-{recipe[:12]}", settings)
     status = "failed"
     try:
@@ -357,7 +354,7 @@ def _logged(
 def _recipe(source: Source, cfg: TrainConfig) -> str:
     """Digest of what decides the weights: data and configuration."""
     parts: list[Any] = [ALGORITHM, FORMS[cfg.model].as_dict()]
-    parts.append(cfg.model_dump(mode="json", exclude=_MACHINE_KEYS))
+    parts.append(machine_free(cfg))
     if cfg.initial_weights is not None and cfg.initial_weights.is_file():
         parts.append(file_sha256(cfg.initial_weights))
     if cfg.pretrained is not None:
@@ -365,37 +362,3 @@ def _recipe(source: Source, cfg: TrainConfig) -> str:
         parts.append(file_sha256(local) if local.is_file() else cfg.pretrained)
     parts += source.identity
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _card(
-    cfg: TrainConfig,
-    source: Source,
-    recipe: str,
-    end: EpochEnd,
-    steps: int,
-    origin: dict[str, Any],
-) -> dict[str, Any]:
-    best, info = end.record.best, source.info
-    return {
-        "form": cfg.model,
-        "classes": [c["name"] for c in sorted(info["categories"], key=lambda c: c["id"])],
-        "preset": info["preset"],
-        "channels": list(info["channels"]),
-        "normalisation": "in the preset: images enter the network as the preset renders them",
-        "pixel_size_m": info["pixel_size_m"],
-        "ground_pixel_size_m": info.get("ground_pixel_size_m", info["pixel_size_m"]),
-        "upsample": info["upsample"],
-        "score_threshold": 0.5 if best is None else best["score_threshold"],
-        "metrics": {} if best is None else {"val_object_iou50": best},
-        "training": {
-            "algorithm": ALGORITHM,
-            "config": cfg.model_dump(mode="json", exclude=_MACHINE_KEYS),
-            "epoch": end.record.best_epoch,
-            "steps": steps,
-            "recipe_sha256": recipe,
-            "data": info.get("data", {}),
-            "counts": info.get("counts", {}),
-            "sampling": source.sampling,
-            **origin,
-        },
-    }

@@ -32,13 +32,13 @@ def device_of(wanted: str) -> str:
     Raises
     ------
     ModelError
-        SW-404 where a GPU was asked for and there is none.
+        SW-411 where a GPU was asked for and there is none.
     """
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if not torch.cuda.is_available():
         raise ModelError(
-            "SW-404", "device `cuda` was asked for, and there is none", remedy="Set train.device."
+            "SW-411", "device `cuda` was asked for, and there is none", remedy="Set train.device."
         )
     return "gpu"
 

@@ -132,7 +132,7 @@ def check_devices(cfg: TrainConfig, device: str) -> None:
     InputError
         SW-701 where the devices cannot share a batch equally.
     ModelError
-        SW-404 where there are fewer GPUs.
+        SW-411 where there are fewer GPUs.
     """
     if cfg.batch_size % cfg.devices:
         raise InputError(
@@ -143,7 +143,7 @@ def check_devices(cfg: TrainConfig, device: str) -> None:
         )
     if device == "gpu" and cfg.devices > torch.cuda.device_count():
         raise ModelError(
-            "SW-404",
+            "SW-411",
             f"{cfg.devices} GPUs were asked for, there are {torch.cuda.device_count()}",
             remedy="Lower train.devices.",
         )

@@ -7,7 +7,6 @@ was killed and resumed, see the same ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,18 +31,18 @@ if TYPE_CHECKING:
     from components.training.order import Place
 
 #: Raised when the same settings give other tiles.
-ALGORITHM: Final = "scenes-3"
+ALGORITHM: Final = "scenes-4"
 
 #: A whole map holds longer waves of the atmosphere than a scene, so its noise is larger; scenes are
 #: scaled with a noise this many times their own (log-uniform).
-_SIGMA_SCALE: Final = (0.75, 3.0)
+_SIGMA_SCALE: Final = (0.6, 4.0)
 
 #: Densities [1/1000 km²] to choose from: half of the scenes hold nothing but what can be taken for
 #: landslides.
 _DENSITIES: Final = (0.0, 0.0, 0.0, 300.0, 600.0, 900.0)
 
 #: Share of scenes without terrain (C and slope unknown), and without coherence.
-_NO_TERRAIN: Final = 0.12
+_NO_TERRAIN: Final = 0.2
 _NO_COHERENCE: Final = 0.05
 
 #: Limits of what is still to be found in a tile, as `DatasetConfig` has them.
@@ -183,17 +182,31 @@ class SceneTiles(Dataset[Item]):
             landslides_per_1000km2=float(rng.choice(_DENSITIES)),
             conditions=draw_conditions(rng) if wide else REFERENCE,
         )
-        layers = _layers(scene, rng, wide=wide)
+        layers = scene_layers(scene)
+        if wide and rng.uniform() < _NO_TERRAIN:
+            for name in TERRAIN:
+                del layers[name]
+        if wide and rng.uniform() < _NO_COHERENCE:
+            del layers["coherence"]
         scale = float(np.exp(rng.uniform(*np.log(_SIGMA_SCALE)))) if wide else 1.5
         velocity = layers["los_velocity"][scene.valid]
         sigma = scale * (mad_sigma(velocity) if velocity.size else 1.0)
         return _Rendered(render(cfg.preset, layers, sigma), _objects(scene))
 
 
-def _layers(
-    scene: Scene, rng: np.random.Generator, *, wide: bool
-) -> Mapping[str, NDArray[np.generic]]:
-    """Layers of a scene as a cube would hold them, some of them missing now and then."""
+def scene_layers(scene: Scene) -> dict[str, NDArray[np.generic]]:
+    """Layers of a scene as a cube would hold them.
+
+    Parameters
+    ----------
+    scene : Scene
+        Simulated.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Those of the scene with displacement and velocity as ingest refers them, and relative height.
+    """
     layers: dict[str, NDArray[np.generic]] = dict(scene.layers)
     known = scene.displacement[scene.valid]
     # Ingest refers displacement to the median of the map.
@@ -201,11 +214,6 @@ def _layers(
     layers["los_displacement"] = displacement
     layers["relative_height"] = relative_height(scene.elevation, scene.resolution_m)
     layers["los_velocity"] = displacement * np.float32(1e3 * DAYS_PER_YEAR / scene.days)
-    if wide and rng.uniform() < _NO_TERRAIN:
-        for name in TERRAIN:
-            del layers[name]
-    if wide and rng.uniform() < _NO_COHERENCE:
-        del layers["coherence"]
     return layers
 
 
