@@ -347,6 +347,7 @@ class WholeObjects:
     """An oracle that recognises what moves only if all of it lies in its window."""
 
     lanes = 1
+    precision = "float32"
     upsample = 1
 
     def __init__(self, weights: Path, *_: object, **__: object) -> None:

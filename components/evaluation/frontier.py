@@ -88,7 +88,8 @@ def frontier(
     frame = frame_of(
         s, "frontier", "Accuracy against speed", 50,
         "Weights at hand on the same simulated test tiles; km²/s of ground is network and pasting of masks "
-        "without the overlap of windows, on the machine named below, in bfloat16 where it computes in it.",
+        "without the overlap of windows, on the machine named below, in the fastest numbers that "
+        "machine and weights allow (integers of 8 bits, bfloat16).",
         columns,
     )  # fmt: skip
     references = int(sums[0][:, [COUNT_TP, COUNT_FN]].sum())

@@ -247,7 +247,7 @@ def speed_km2s(
     batch_size : int
         Tiles a pass.
     device : {"auto", "cpu", "cuda"}
-        Where to compute, in bfloat16 where the processor computes in it.
+        Where to compute, in the fastest numbers that processor and weights allow.
     threads : int, optional
         CPU threads.
 
