@@ -64,7 +64,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     base = maps.base_workspace(folder, args.base)
     config = {
         "window": args.window, "overlap": args.overlap, "quiet_sigma": args.quiet_sigma,
-        "score_min": 0.3, "device": args.device,
+        "score_min": 0.3, "device": args.device, "precision": args.precision,
     }  # fmt: skip
     rows = []
     print(f"{'side px':>8} {'km²':>8} {'s':>8} {'km²/s':>7} {'cpu s/1000 km²':>15} ", end="")
@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("--overlap", type=float, default=default.overlap)
     parser.add_argument("--quiet-sigma", type=float, default=0.0, help="0: every window is run")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default=default.precision, help="as infer.precision")
     args = parser.parse_args()
     maps.run(args, map_once, measure)
 

@@ -67,7 +67,8 @@ def infer_cube(
     Artefact
         Stage ``detections``: ``instances.npz`` (see `instance_file`) and ``windows.json``.
         Meta: ``track``, ``period``, ``cube_key``, ``model_hash``, ``form``, ``preset``, ``classes``,
-        ``score_threshold``, ``score_min``, ``window_key``, ``windows`` (total, done, skipped, of
+        ``score_threshold``, ``score_min``, ``window_key``, ``precision`` (windows computed in each),
+        ``windows`` (total, done, skipped, of
         these quiet, failed, capped, and detections dropped: ``beyond`` in the surroundings of a window
         only, ``faint`` of too low a mean over looks), ``coarse`` (detections of coarser windows kept
         and dropped),
@@ -136,6 +137,7 @@ def infer_cube(
         "score_min": cfg.score_min,
         "window_key": plan.window_key,
         "windows": _window_counts(ordered),
+        "precision": dict(Counter(r.precision for r in ordered if r.precision)),
     }
     with ws.publish("detections", final, key, meta) as folder:
         meta |= _stitch(plan, calibration, folder / INSTANCES)
@@ -291,7 +293,7 @@ def _refuse_gaps(rows: Sequence[WindowRow], plan: Plan) -> None:
         )
 
 
-def _window_counts(rows: Sequence[WindowRow]) -> dict[str, Any]:
+def _window_counts(rows: Sequence[WindowRow]) -> dict[str, int]:
     states = Counter(r.state for r in rows)
     return {
         "total": len(rows),
@@ -300,7 +302,6 @@ def _window_counts(rows: Sequence[WindowRow]) -> dict[str, Any]:
         "capped": sum(r.capped for r in rows),
         "beyond": sum(r.beyond for r in rows),
         "faint": sum(r.faint for r in rows),
-        "precision": dict(Counter(r.precision for r in rows if r.precision)),
     }
 
 
