@@ -56,6 +56,7 @@ KEPT: dict[str, Callable[[CrossTrack, float], bool]] = {
     "each track alone": lambda _, __: True,
     "vertical motion left out": lambda x, _: x.motion != "vertical",
     "the same, score ≥ 0.7": lambda x, score: x.motion != "vertical" and score >= 0.7,
+    "the same, score ≥ 0.8": lambda x, score: x.motion != "vertical" and score >= 0.8,
     "the same, score ≥ 0.9": lambda x, score: x.motion != "vertical" and score >= 0.9,
     "vertical left out, found on every track that sees it": lambda x, _: (
         x.motion != "vertical" and x.found > len(x.seen)

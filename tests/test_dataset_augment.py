@@ -1,17 +1,13 @@
 """Augmentation keeps the physics: recomputed from mirrored terrain and look vector, not assumed."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from components.dataset.augment import (
     Strength,
     atmosphere,
     augment,
     check_channels,
-    land,
     reverse_look,
     turn,
 )
@@ -25,7 +21,6 @@ STILL = Strength(
     white=0,
     coherence_noise=0,
     gaps=0,
-    sea=0,
     drop_coherence=0,
     lower_coherence=0,
     drop_terrain=0,
@@ -249,30 +244,3 @@ def test_atmosphere_has_the_turbulence_spectrum():
     # Waves shorter than 500 m (20 px), the size of a landslide, hold less than a tenth of the power:
     # at the largest strength, rms 0.5 σ, they stay below 0.16 σ.
     assert power[k > 1 / 500].sum() < 0.1 * power.sum()
-
-
-def test_a_coast_hides_signal_and_landslides_but_not_the_ground():
-    channels = CHANNELS["terrain"]
-    image = np.ones((len(channels), 96, 96), np.float32)
-    masks = np.zeros((2, 96, 96), bool)
-    masks[0, 8:88, 8:88] = True  # no turn changes them
-    masks[1, 46:50, 46:50] = True
-    sizes = []
-    for seed in range(30):
-        rng = np.random.default_rng(seed)
-        out, seen = augment(image, masks, channels, rng, replace(STILL, sea=1))
-        dry = out[channels.index("valid")] != 0
-        np.testing.assert_array_equal(seen, masks & dry)
-        for name in ("velocity", "coherence", "cos", "sin"):
-            np.testing.assert_array_equal(out[channels.index(name)] != 0, dry)
-        assert (out[channels.index("slope")] == 1).all()
-        sizes.append(dry.mean())
-    assert min(sizes) < 0.5 < max(sizes)
-    assert all(0.33 <= size <= 0.91 for size in sizes)
-
-
-def test_water_lies_together_and_not_as_specks():
-    hidden = ~land((128, 128), np.random.default_rng(4))
-    pieces, count = ndimage.label(hidden)
-    assert np.bincount(pieces.ravel())[1:].max() > 0.5 * hidden.sum()
-    assert count < 200

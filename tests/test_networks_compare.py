@@ -132,7 +132,7 @@ def test_five_rows_are_trained_once_and_stand_beside_the_paper(tmp_path: Path) -
     assert {r["steps"] for r in found.rows} == {2}
     text = experiment_markdown(found)
     for part in ("Not comparable", "2 steps of 2 tiles, 4 tiles in all", "torch", "1 threads",
-                 "scenes-3", "the command", "8 test tiles of 4 scenes"):  # fmt: skip
+                 "scenes-4", "the command", "8 test tiles of 4 scenes"):  # fmt: skip
         assert part in text, part
     before = {p: p.read_bytes() for p in s.root.rglob("*") if p.is_file()}
     again = compare.five_rows(s)

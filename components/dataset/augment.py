@@ -65,8 +65,6 @@ class Strength:
         Largest standard deviation of noise added to coherence.
     gaps : float
         Probability of knocking out patches of data.
-    sea : float
-        Probability of a coast: a part of the image beyond a winding line holds no data.
     drop_coherence : float
         Probability that the whole coherence channel is zero, as for a product that lacks it.
     lower_coherence : float
@@ -89,7 +87,6 @@ class Strength:
     white: float = 0.3
     coherence_noise: float = 0.03
     gaps: float = 0.3
-    sea: float = 0.15
     drop_coherence: float = 0.1
     lower_coherence: float = 0.3
     lowest_coherence: float = 0.5
@@ -187,10 +184,6 @@ def augment(
     else:
         _disturb(image, at, rng, strength, pixel_m)
     known = known & _gaps(known.shape, rng, strength)
-    if rng.random() < strength.sea:
-        coast = land(known.shape, rng)
-        known &= coast
-        masks = masks & coast
     for name in _SIGNAL:
         if name in at:
             image[at[name]] *= known
@@ -320,28 +313,6 @@ def _repaint(image: Float, rng: np.random.Generator, strength: Strength) -> Floa
         blurred = uniform_filter(image, size=(0, 3, 3), mode="nearest")
         image = image + np.float32(rng.uniform(0.2, 1.0)) * (image - blurred)
     return np.clip(image, 0.0, 1.0).astype(np.float32)
-
-
-def land(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Land along a coast: sea, a lake or a reservoir hides up to two thirds of the ground.
-
-    Ground that ends at water on several sides is a shape of its own, which a network must not take for that
-    of a landslide.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns.
-    rng : Generator
-        Source of chance.
-
-    Returns
-    -------
-    ndarray of bool
-        False on the water.
-    """
-    height = SpectralField(shape, 1.0, lambda k: (k + 1.0 / 150.0) ** -4.0).draw(rng)
-    return height > np.quantile(height, rng.uniform(0.1, 0.66))
 
 
 def _gaps(

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from components.config import PretrainConfig, TrainConfig
 
 #: Raised when the same configuration gives other weights than before.
-ALGORITHM: Final = "3"
+ALGORITHM: Final = "2"
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from components.training.order import Place
 
 #: Raised when the same settings give other tiles.
-ALGORITHM: Final = "scenes-5"
+ALGORITHM: Final = "scenes-4"
 
 #: A whole map holds longer waves of the atmosphere than a scene, so its noise is larger; scenes are
 #: scaled with a noise this many times their own (log-uniform).
@@ -43,7 +43,7 @@ _DENSITIES: Final = (0.0, 0.0, 0.0, 300.0, 600.0, 900.0)
 
 #: Share of scenes without terrain (C and slope unknown), and without coherence.
 _NO_TERRAIN: Final = 0.2
-_NO_COHERENCE: Final = 0.1
+_NO_COHERENCE: Final = 0.05
 
 #: Limits of what is still to be found in a tile, as `DatasetConfig` has them.
 MIN_PIXELS: Final = 6
