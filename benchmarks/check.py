@@ -40,7 +40,7 @@ RUNS: Final[dict[str, dict[str, list[str]]]] = {
             "0.33",
             "0.5",
         ],
-        "bench_sahi": ["--side", "8192", "--overlap", "0.25"],
+        "bench_sahi": ["--base", "2048", "--side", "4096", "--overlap", "0.25", "--whole-pass"],
     },
 }
 
