@@ -1,10 +1,8 @@
 """Trunk, pyramid and guide of a small-object network in integers of 8 bits, for a CPU.
 
 A processor with VNNI instructions multiplies bytes twice as fast as bfloat16 numbers, and a map is mostly
-convolutions. The scheme is that of Jacob et al. (2018, arXiv:1712.05877): a real number is
-``scale · (q − zero)``, weights have one scale a channel and no zero, activations one scale a tensor, sums are
-of 32 bits, and a convolution, its rectifier and the next rounding are one step. The first convolution and
-the heads, where coordinates and scores come from, keep the precision of the run.
+convolutions (`models.int8`). The first convolution and the heads, where coordinates and scores come from,
+keep the precision of the run.
 
 Activations get their scales from images that the network was shown once (`activation_ranges`); the weights'
 card keeps them.
@@ -22,6 +20,7 @@ from torch.nn import functional
 
 from models.forms import ModelSpec
 from models.guide import FootprintGuide
+from models.int8 import STEPS, QuantisedConv, Scale, scale_of, to_bytes
 
 if TYPE_CHECKING:
     from models.inference import InferenceNetwork
@@ -37,24 +36,6 @@ HELD: Final = 0.9999
 
 #: Values that the ends of a range are taken from, at most: a sample serves as well.
 _SAMPLE: Final = 1 << 19
-
-_STEPS: Final = 255
-_MIDDLE: Final = 128
-
-
-class Scale(NamedTuple):
-    """How a byte stands for a real number: ``step · (q − zero)``.
-
-    Parameters
-    ----------
-    step : float
-        Difference of neighbouring bytes.
-    zero : int
-        The byte that stands for 0.
-    """
-
-    step: float
-    zero: int
 
 
 def quantisable(spec: ModelSpec) -> str:
@@ -77,16 +58,6 @@ def quantisable(spec: ModelSpec) -> str:
     if spec.norm != "batch" or not spec.guide_width:
         return "it has no batch normalisation or no footprint guide"
     return ""
-
-
-def processor_has_int8() -> bool:
-    """Whether the processor has instructions for products of bytes (VNNI).
-
-    Returns
-    -------
-    bool
-    """
-    return bool(torch.cpu._is_vnni_supported() and torch._C._has_mkldnn)
 
 
 @torch.inference_mode()
@@ -156,129 +127,6 @@ def _is_shortcut(name: str) -> bool:
     return ".downsample." in name
 
 
-class QuantisedConv:
-    """A convolution of bytes.
-
-    Parameters
-    ----------
-    weight : Tensor
-        float [out, in, kh, kw].
-    bias : Tensor or None
-        float [out].
-    stride, padding : (int, int)
-        Of the convolution [px].
-    read : Scale
-        Of its input.
-    dtype : torch.dtype
-        Of outputs that are not bytes.
-    """
-
-    def __init__(
-        self,
-        weight: Tensor,
-        bias: Tensor | None,
-        stride: tuple[int, ...],
-        padding: tuple[int, ...],
-        read: Scale,
-        dtype: torch.dtype,
-    ) -> None:
-        weight = weight.detach().float()
-        steps = weight.flatten(1).abs().amax(1).clamp(min=1e-8) / 127
-        rounded = (weight / steps[:, None, None, None]).round().to(torch.int8)
-        self.read = read
-        self._dtype = dtype
-        self._bias = torch.zeros(len(weight)) if bias is None else bias.detach().float()
-        # Stride, padding, dilation, groups, as oneDNN's operators want them.
-        self._geometry = (list(stride), list(padding), [1, 1], 1)
-        self._steps, self._zeros = steps, torch.zeros(len(weight), dtype=torch.int32)
-        self._packed = torch.ops.onednn.qconv_prepack(
-            rounded, steps, read.step, read.zero, *self._geometry, None
-        )
-
-    @classmethod
-    def of(cls, conv: nn.Conv2d, read: Scale, dtype: torch.dtype) -> QuantisedConv:
-        """A trained convolution.
-
-        Parameters
-        ----------
-        conv : torch.nn.Conv2d
-            Without groups and dilation.
-        read : Scale
-            Of its input.
-        dtype : torch.dtype
-            Of outputs that are not bytes.
-
-        Returns
-        -------
-        QuantisedConv
-        """
-        padding = tuple(int(p) for p in conv.padding)
-        return cls(conv.weight, conv.bias, conv.stride, padding, read, dtype)
-
-    def __call__(self, x: Tensor, give: Scale | None = None, *, relu: bool = False) -> Tensor:
-        """Convolve.
-
-        Parameters
-        ----------
-        x : Tensor
-            uint8 [B, in, H, W], channels last.
-        give : Scale, optional
-            Of the output; without it the output is real.
-        relu : bool
-            Whether negative values become 0.
-
-        Returns
-        -------
-        Tensor
-            uint8, or the real type, [B, out, h, w].
-        """
-        return torch.ops.onednn.qconv2d_pointwise(  # type: ignore[no-any-return]
-            *self._head(x), self._bias, *self._geometry, *self._tail(give),
-            "relu" if relu else "none", [], "",
-        )  # fmt: skip
-
-    def add(
-        self,
-        x: Tensor,
-        other: Tensor,
-        other_scale: Scale | None,
-        give: Scale | None = None,
-        *,
-        relu: bool = False,
-    ) -> Tensor:
-        """Convolve and add to another tensor, which is overwritten.
-
-        Parameters
-        ----------
-        x : Tensor
-            uint8 [B, in, H, W], channels last.
-        other : Tensor
-            Summand [B, out, h, w] of the output's type.
-        other_scale : Scale or None
-            Of the summand, where it is of bytes.
-        give : Scale, optional
-            Of the output; without it the output is real.
-        relu : bool
-            Whether negative sums become 0.
-
-        Returns
-        -------
-        Tensor
-            As `__call__`.
-        """
-        step, zero = other_scale or (1.0, 0)
-        return torch.ops.onednn.qconv2d_pointwise.binary(  # type: ignore[no-any-return]
-            *self._head(x), other, self._bias, *self._geometry, *self._tail(give),
-            step, zero, "sum", 1.0, "relu" if relu else "none", [], "",
-        )  # fmt: skip
-
-    def _head(self, x: Tensor) -> tuple[Any, ...]:
-        return x, self.read.step, self.read.zero, self._packed, self._steps, self._zeros
-
-    def _tail(self, give: Scale | None) -> tuple[float, int, torch.dtype]:
-        return (1.0, 0, self._dtype) if give is None else (give.step, give.zero, torch.uint8)
-
-
 class _Block(NamedTuple):
     """A basic residual block."""
 
@@ -305,6 +153,8 @@ class QuantisedFeatures:
     ------
     KeyError
         Where the ranges lack a convolution.
+    TypeError, ValueError
+        Where what they say of one is no range.
     """
 
     def __init__(
@@ -312,7 +162,7 @@ class QuantisedFeatures:
     ) -> None:
         trunk = network.backbone.trunk
         convolutions = _convolutions(network)
-        read = {name: _scale(ranges[name]) for name in convolutions}
+        read = {name: scale_of(ranges[name]) for name in convolutions}
         stages = trunk.stage_names
         levels = range(len(stages))
         blocks = [f"{s}.{i}" for s in stages for i in range(len(trunk.get_submodule(s)))]
@@ -364,7 +214,7 @@ class QuantisedFeatures:
         logits : Tensor
             Of the guide, [B, classes, h, w].
         """
-        x = _to_bytes(x, self._entry)
+        x = to_bytes(x, self._entry)
         found: list[Tensor] = []
         for stage in self._stages:
             for block in stage:
@@ -373,11 +223,11 @@ class QuantisedFeatures:
                 x = block.second.add(inner, other, block.other, block.give, relu=True)
             found.append(x)
         levels = self._pyramid(found)
-        finest = _to_bytes(levels[0], self._hidden[0].read)
+        finest = to_bytes(levels[0], self._hidden[0].read)
         hidden = self._hidden[0](finest, self._hidden[1].read, relu=True)
         hidden = self._hidden[1](hidden, self._logits.read, relu=True)
         logits = self._logits(hidden)
-        prob = (logits.float().sigmoid() * _STEPS).round_().to(torch.uint8)
+        prob = (logits.float().sigmoid() * STEPS).round_().to(torch.uint8)
         context = torch.cat([hidden, prob], dim=1).contiguous(memory_format=torch.channels_last)
         levels[0] = self._context[0].add(context, levels[0], None)
         pooled = self._context[1](context)
@@ -406,18 +256,6 @@ def _context(guide: FootprintGuide, hidden: Scale, side: int, dtype: torch.dtype
     """The guide's way back into a level: mean over its cells and 1 × 1 convolution in one."""
     weight = guide.context.weight.detach().float().clone()
     # The last channels are probabilities; the scale of their bytes goes into the weights.
-    weight[:, -guide.logits.out_channels :] *= (1 / _STEPS) / hidden.step
+    weight[:, -guide.logits.out_channels :] *= (1 / STEPS) / hidden.step
     spread = (weight.expand(-1, -1, side, side) / side**2).contiguous()
     return QuantisedConv(spread, guide.context.bias, (side, side), (0, 0), hidden, dtype)
-
-
-def _scale(ends: list[float]) -> Scale:
-    low, high = ends
-    if low >= 0:
-        return Scale(max(high, 1e-6) / _STEPS, 0)
-    return Scale(max(-low, high) / (_MIDDLE - 1), _MIDDLE)
-
-
-def _to_bytes(x: Tensor, scale: Scale) -> Tensor:
-    q = (x * (1 / scale.step)).add_(scale.zero).round_().clamp_(0, _STEPS)
-    return q.to(torch.uint8, memory_format=torch.channels_last)

@@ -20,13 +20,8 @@ from components.simulation.scene import simulate_scene
 from components.training.scenes import scene_layers
 from models.forms import FORMS
 from models.inference import InferenceNetwork, detect_batch
-from models.quantised import (
-    QuantisedConv,
-    Scale,
-    activation_ranges,
-    processor_has_int8,
-    quantisable,
-)
+from models.int8 import QuantisedConv, Scale, processor_has_int8, scale_of, to_bytes
+from models.quantised import activation_ranges, quantisable
 from models.weights import load_weights, save_weights
 
 RELEASED = Path(__file__).parents[1] / "models" / "released" / "slopewatch-s2.safetensors"
@@ -154,3 +149,32 @@ def test_integers_that_are_not_to_be_had_are_refused(tmp_path: Path) -> None:
         assert (predictor.precision == "int8") is processor_has_int8()
     with Predictor(path, "cpu", threads=1, precision="float32") as predictor:
         assert predictor.precision == "float32"
+
+
+@needs_int8
+@pytest.mark.parametrize("spoilt", [None, [], [1.0, 2.0], [float("nan"), 1.0], ["a", 1], "gone"])
+def test_a_card_with_spoilt_ranges_is_refused_before_any_window(
+    tmp_path: Path, spoilt: object
+) -> None:
+    path = tmp_path / "w.safetensors"
+    ranges = activation_ranges(InferenceNetwork(network(GUIDED), torch.float32), [images()])
+    if spoilt == "gone":
+        del ranges["guide.logits"]
+    else:
+        ranges["guide.logits"] = spoilt  # type: ignore[assignment]
+    extra = {"preset": "sincos", "channels": [], "upsample": 1, "ground_pixel_size_m": 25.0}
+    card = {"form": "x", "classes": ["a", "b"], "activation_ranges": ranges, **extra}
+    save_weights(path, network(GUIDED), card)
+    with pytest.raises(ModelError, match=r"SW-401.*activation_ranges"):
+        Predictor(path, "cpu", threads=1)
+    with Predictor(path, "cpu", threads=1, precision="float32") as predictor:
+        assert predictor.precision == "float32"
+
+
+def test_a_scale_holds_its_range_and_zero_exactly() -> None:
+    for ends in ([0.0, 5.1], [-3.0, 1.0], [-1.0, 4.0], [0.0, 0.0]):
+        scale = scale_of(ends)
+        x = torch.tensor([ends[0], 0.0, ends[1]]).view(1, 1, 1, 3)
+        back = exact(to_bytes(x, scale), scale)
+        assert float((back - x).abs().max()) <= scale.step / 2 + 1e-6
+        assert back[0, 0, 0, 1] == 0

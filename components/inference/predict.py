@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from components.errors import ModelError
 from models.build import Detections, Detector, detect, detection_limit
 from models.inference import InferenceNetwork, detect_batch
+from models.int8 import processor_has_int8
 from models.mask_rcnn import SmallObjectMaskRCNN
 from models.paste import paste_masks
-from models.quantised import RANGES, processor_has_int8, quantisable
+from models.quantised import RANGES, quantisable
 from models.weights import WeightsError, load_weights
 from models.weights import read_card as _read_card
 
@@ -170,7 +171,15 @@ class Predictor:
         ready: InferenceNetwork | Detector = model
         if isinstance(model, SmallObjectMaskRCNN):
             ranges = self.card[RANGES] if self.precision == "int8" else None
-            ready = InferenceNetwork(model, self.dtype, ranges=ranges)
+            try:
+                ready = InferenceNetwork(model, self.dtype, ranges=ranges)
+            except (KeyError, TypeError, ValueError) as e:
+                raise ModelError(
+                    "SW-401",
+                    f"the card's `{RANGES}` cannot be used: {type(e).__name__} {e}",
+                    path=weights,
+                    remedy="Set infer.precision to bfloat16 or float32, or restore the card.",
+                ) from e
         self.network = ready.to(self.device)
         on_cpu = self.device.type == "cpu"
         self.lanes = (threads or len(os.sched_getaffinity(0))) if on_cpu else GPU_LANES
