@@ -12,13 +12,8 @@ from components.config import Config
 from components.evaluation.compare import Outcome, Setting
 from components.evaluation.experiments import Experiment
 from components.evaluation.networks import NEED_REGIONS, check, run_on_scenes
-from components.evaluation.samples import (
-    VALIDATION_SHARE,
-    known_subset,
-    pretraining_gain,
-    small_sample,
-    subset,
-)
+from components.evaluation.samples import VALIDATION_SHARE, pretraining_gain, small_sample
+from components.evaluation.subsets import known_subset, subset
 from components.provenance import digest
 from flows.dataset import build
 from flows.ingest import ingest

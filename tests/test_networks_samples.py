@@ -17,12 +17,8 @@ from components.dataset.tiles import build_tiles
 from components.errors import InputError
 from components.evaluation.compare import Setting, scene_work
 from components.evaluation.experiments import read_experiments
-from components.evaluation.samples import (
-    known_subset,
-    pretraining_gain,
-    small_sample,
-    subset,
-)
+from components.evaluation.samples import pretraining_gain, small_sample
+from components.evaluation.subsets import known_subset, subset
 from components.evaluation.trainings import train_once
 from components.products.registry import discover
 from components.simulation.region import simulate_region
