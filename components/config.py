@@ -168,6 +168,19 @@ class PretrainConfig(Section):
     """Seed of the scenes; those from 900000 to 999999 belong to benchmarks and are refused."""
 
 
+class VerifierConfig(Section):
+    """Fitting the second look of weights on simulated scenes (`slopewatch verifier`)."""
+
+    scenes: int = Field(default=800, ge=5)
+    """Scenes to detect on; one in four is large, one in five is left out of the fit and tells its worth."""
+    side: int = Field(default=1536, ge=320)
+    """Side of a large scene [px]; the others have two fifths of it."""
+    workers: int = Field(default=0, ge=0)
+    """Processes that simulate and detect, a core each; 0: one a core. The result does not depend on it."""
+    seed: int = Field(default=1, ge=0)
+    """Seed of scenes and fit; those from 900000 to 999999 belong to benchmarks and are refused."""
+
+
 class TrainConfig(Section):
     """Network and training."""
 
@@ -341,6 +354,7 @@ class Config(Section):
     dataset: DatasetConfig = DatasetConfig()
     pretrain: PretrainConfig = PretrainConfig()
     train: TrainConfig = TrainConfig()
+    verifier: VerifierConfig = VerifierConfig()
     infer: InferConfig = InferConfig()
     inventory: InventoryConfig = InventoryConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

@@ -194,6 +194,10 @@ CODES: Final[dict[str, tuple[str, str]]] = {
         "COCO images or results unusable",
         "The message names the entry: correct what writes the file; docs/stitching.md has the format.",
     ),
+    "SW-509": (
+        "Too few detections to fit the second look",
+        "Raise `verifier.scenes`; weights that find next to nothing must be trained first.",
+    ),
     # 6xx: inventory, evaluation, report
     "SW-601": (
         "No reference to evaluate against",

@@ -114,6 +114,7 @@ def measure_all(
     splits: list[str],
     refit: bool,
     min_pixels: int,
+    alarms: float | None,
 ) -> Artefact:
     """Score all methods on all maps."""
     ws = open_workspace(workspace)
@@ -136,6 +137,7 @@ def measure_all(
             splits=splits,
             refit=refit,
             min_pixels=min_pixels,
+            alarms=alarms,
             progress=report,
         )
 
@@ -183,6 +185,7 @@ def benchmark_accuracy(
     side: int = simv1.SIDE,
     out: Path = Path("docs/accuracy.md"),
     calibrate: bool = False,
+    alarms: float | None = None,
 ) -> AccuracyResult:
     """Measure weights on the public benchmark sim-v1, beside baselines and other weights.
 
@@ -196,6 +199,8 @@ def benchmark_accuracy(
         side: Side of a region [px]; any other than 2048 is a trial.
         out: The document.
         calibrate: Fit anew and write calibration and threshold into the cards.
+        alarms: With `calibrate`: the model's threshold leaves at most so many false alarms per 1,000 km² of
+            the split val; without, it is that of the best F1.
     """
     networks = check_accuracy(weights, against or {})
     splits: tuple[simv1.Split, ...] = ("val", "test", "null") if split == "all" else (split,)
@@ -212,6 +217,7 @@ def benchmark_accuracy(
         splits=[s for s in ("test", "val", "null") if s in splits],
         refit=calibrate,
         min_pixels=config.inventory.min_pixels,
+        alarms=alarms if calibrate else None,
     )
     metrics = read_accuracy(found)
     out.parent.mkdir(parents=True, exist_ok=True)

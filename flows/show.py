@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from components.inventory.external import External
     from components.simulation.region import SimulationResult
     from components.training.loop import TrainResult
+    from components.verification.fit import VerifierResult
     from flows.benchmark import AccuracyResult
     from flows.demo import DemoResult
     from flows.forms import FormTable
@@ -83,6 +84,23 @@ def training(result: TrainResult) -> None:
     _line("steps", f"{result.steps} in {result.seconds:,.0f} s")
     for name, value in result.metrics.items():
         _line(f"validation {name}", _number(value))
+
+
+def verifier(result: VerifierResult) -> None:
+    """What fitting a second look made, and what it is worth on scenes that were left out.
+
+    Parameters
+    ----------
+    result : VerifierResult
+        Of the flow `verifier`.
+    """
+    _line("weights", str(result.weights))
+    n = result.facts["n"]
+    _line("candidates", f"{n['landslides']:,} landslides, {n['false_alarms']:,} false alarms")
+    for recall, alarms in result.facts["held_out"]["false_alarms_at_recall"].items():
+        _line(
+            f"false alarms at recall {recall}", f"{alarms['network']:,} to {alarms['verifier']:,}"
+        )
 
 
 def stitched(result: External) -> None:

@@ -1,4 +1,4 @@
-"""Flows `train` and `pretrain`: a dataset, or endless simulated tiles, to weights with their card."""
+"""Flows `train`, `pretrain` and `verifier`: a dataset, or simulated scenes, to weights with their card."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 from prefect import flow, task
 
-from components.config import Config, PretrainConfig, TrainConfig
+from components.config import Config, PretrainConfig, TrainConfig, VerifierConfig
 from components.dataset.ground import refuse_test_ground
 from components.errors import WorkspaceError
 from components.training.loop import TrainResult
 from components.training.loop import pretrain as pretrain_on_scenes
 from components.training.stage import train_stage
+from components.verification.fit import VerifierResult, fit_verifier
 from components.workspace import Artefact, artefact_dict, read_artefact
 from flows.artifacts import training_artifact
 from flows.dataset import ingested
@@ -81,3 +82,24 @@ def pretrain(out: Path, config: Config = Config()) -> TrainResult:
         scenes=config.pretrain.model_dump(mode="json"),
     )
     return TrainResult(**result)
+
+
+@task(name="fit-verifier", tags=["slopewatch"], timeout_seconds=24 * 3600)
+def fit_second_look(weights: str, out: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Fit the verifier of weights; a killed run goes on with the scenes that are missing."""
+    return asdict(fit_verifier(Path(weights), Path(out), VerifierConfig(**settings), report))
+
+
+@flow(name="verifier")
+def verifier(weights: Path, out: Path, config: Config = Config()) -> VerifierResult:
+    """Fit the second look of weights on simulated scenes, and write both into one file.
+
+    Args:
+        weights: The `.safetensors` file with its card beside it.
+        out: Folder for the new pair of files and for the work; not that of the weights.
+        config: Section `verifier` is used.
+    """
+    result = fit_second_look(
+        weights=str(weights), out=str(out), settings=config.verifier.model_dump(mode="json")
+    )
+    return VerifierResult(**result)

@@ -27,6 +27,11 @@ RELEASED: Final = Path(__file__).with_name("released") / "slopewatch-s2.safetens
 #: Version of the pair of files.
 FORMAT: Final = 1
 
+#: Tensors whose names begin with this are not the network's; see `components.inference.verifier`.
+VERIFIER: Final = "verifier."
+
+_OTHER_FILE: Final = "the file is not the one that its card describes (checksum differs)"
+
 #: Keys without which a card cannot be used.
 REQUIRED: Final = ("format", "form", "spec", "in_channels", "classes", "sha256")
 
@@ -115,8 +120,6 @@ def save_weights(
             msg = f"`{name}` holds values that are not finite in {dtype}"
             raise WeightsError(msg)
         tensors[name] = stored.contiguous()
-    part = path.with_name(path.name + ".part")
-    save_file(tensors, part)
     full: dict[str, Any] = {
         **card,
         "format": FORMAT,
@@ -124,8 +127,52 @@ def save_weights(
         "in_channels": model.in_channels,
         "dtype": dtype,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "sha256": file_sha256(part),
     }
+    return _write(path, tensors, full)
+
+
+def add_tensors(
+    path: Path, out: Path, prefix: str, tensors: dict[str, Tensor], entries: dict[str, Any]
+) -> dict[str, Any]:
+    """Write weights again with tensors that are not the network's, and what the card says of them.
+
+    Parameters
+    ----------
+    path : Path
+        The weights, with their card beside them.
+    out : Path
+        The ``.safetensors`` file to write, which may be the same; its folder must exist.
+    prefix : str
+        Ends with a dot. Begins the names of these tensors in the file; those of an earlier call give way.
+    tensors : dict of str to Tensor
+        Finite.
+    entries : dict
+        For the card, JSON-able; None takes a key out.
+
+    Returns
+    -------
+    dict
+        The card as written.
+
+    Raises
+    ------
+    WeightsError
+        Where weights or card cannot be read, or do not belong together.
+    """
+    card = read_card(path)
+    if file_sha256(path) != card["sha256"]:
+        raise WeightsError(_OTHER_FILE)
+    kept = {k: v for k, v in _read(path).items() if not k.startswith(prefix)}
+    added = {prefix + k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    full = {k: v for k, v in (card | entries).items() if v is not None}
+    return _write(out, kept | added, full)
+
+
+def _write(path: Path, tensors: dict[str, Tensor], card: dict[str, Any]) -> dict[str, Any]:
+    """Write tensors and card, each whole or not at all, the card last and with the tensors' digest."""
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part)
+    full = {**card, "sha256": file_sha256(part)}
     part.replace(path)
     beside = card_path(path)
     part = beside.with_name(beside.name + ".part")
@@ -213,8 +260,7 @@ def load_weights(
         raise WeightsError(msg)
     card = read_card(path)
     if file_sha256(path) != card["sha256"]:
-        msg = "the file is not the one that its card describes (checksum differs)"
-        raise WeightsError(msg)
+        raise WeightsError(_OTHER_FILE)
     try:
         spec = spec_from_dict(card["spec"])
         model = build_model(
@@ -234,7 +280,7 @@ def load_weights(
 
 
 def load_tensors(path: Path, model: nn.Module) -> None:
-    """Load a safetensors file into an existing network; every tensor must fit.
+    """Load a safetensors file into an existing network; every tensor of the network must fit.
 
     Parameters
     ----------
@@ -248,11 +294,7 @@ def load_tensors(path: Path, model: nn.Module) -> None:
     WeightsError
         Where the file is unreadable, or a name or shape differs (the message names the first).
     """
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as e:
-        msg = f"not a readable safetensors file: {e}"
-        raise WeightsError(msg) from e
+    tensors = {k: v for k, v in _read(path).items() if not k.startswith(VERIFIER)}
     wanted = model.state_dict()
     odd = sorted(wanted.keys() ^ tensors.keys())
     odd += [k for k in wanted if k in tensors and wanted[k].shape != tensors[k].shape]
@@ -260,3 +302,12 @@ def load_tensors(path: Path, model: nn.Module) -> None:
         msg = f"{len(odd)} tensors do not fit the network, the first is `{odd[0]}`"
         raise WeightsError(msg)
     model.load_state_dict(tensors)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as e:
+        msg = f"not a readable safetensors file: {e}"
+        raise WeightsError(msg) from e
+    return tensors

@@ -16,11 +16,13 @@ from odc.geo.geobox import GeoBox
 from components.config import InferConfig, IngestConfig, RegionConfig
 from components.cube.ingest import ingest_product
 from components.dataset.presets import CHANNELS
+from components.inference import verifier
+from components.inference.traits import TRAITS
 from components.products.base import LayerSource, Product
 from components.workspace import Artefact, Workspace
 from models.build import build_model
 from models.forms import FORMS
-from models.weights import save_weights
+from models.weights import VERIFIER, add_tensors, save_weights
 
 SHAPE = (380, 350)
 GRID = GeoBox(SHAPE, Affine(25.0, 0, 400_000.0, 0, -25.0, 4_000_000.0), "EPSG:32647")
@@ -52,6 +54,18 @@ def write_weights(path: Path, preset: str = "rate", seed: int = 0, **card: Any) 
         "score_threshold": 0.5,
     }
     save_weights(path, model, {**facts, **card})
+    return path
+
+
+def add_verifier(path: Path, seed: int = 0, **entries: Any) -> Path:
+    """Give weights a second look of random numbers."""
+    rng = np.random.default_rng(seed)
+    shapes = {"0.weight": (5, 2 * len(TRAITS)), "0.bias": (5,), "1.weight": (1, 5), "1.bias": (1,)}
+    tensors = {n: rng.normal(0, 0.5, s) for n, s in shapes.items()}
+    tensors |= {"centre": np.zeros(len(TRAITS)), "scale": np.ones(len(TRAITS))}
+    card = {"algorithm": verifier.ALGORITHM, "traits": list(TRAITS), **entries}
+    numbers = {n: torch.from_numpy(t.astype(np.float32)) for n, t in tensors.items()}
+    add_tensors(path, path, VERIFIER, numbers, {verifier.CARD_KEY: card})
     return path
 
 

@@ -23,7 +23,7 @@ ORDER = (
         "grid",
     ),
     *("insar", "products", "cube", "simulation", "dataset"),
-    *("training", "inference", "evaluation", "inventory"),
+    *("training", "inference", "verification", "evaluation", "inventory"),
 )
 
 #: Heavy libraries and the only places that may import them.
@@ -34,6 +34,7 @@ ONLY_IN = {
         "components/training/",
         "components/dataset/torch_dataset.py",
         "components/inference/predict.py",
+        "components/verification/",
     ),
 }
 

@@ -14,6 +14,7 @@ from components.evaluation import simv1
 from components.evaluation.accuracy import measure, publish_accuracy, read_accuracy
 from components.evaluation.kept_maps import RegionMaps
 from components.evaluation.labels import TUNED, USUAL
+from components.evaluation.settling import OPERATING
 from components.evaluation.simtruth import read_truth
 from components.grid import Window
 from components.inference.instance_file import save_instances
@@ -134,3 +135,36 @@ def test_the_card_decides_unless_a_new_fit_is_asked_for(bench) -> None:
     with pytest.raises(ProcessingError) as e:
         measure(ordered[1:], {"m": path}, refit=False, **options)
     assert e.value.code == "SW-602"
+
+
+def test_a_budget_of_false_alarms_sets_the_threshold_of_the_model_alone(bench) -> None:
+    root, regions = bench
+    path = write_card(root / "budget.safetensors")
+    ordered = [
+        RegionMaps(
+            r.name,
+            r.split,
+            r.workspace,
+            r.labels,
+            r.truth,
+            {"m": r.maps["noisy"], "other": r.maps["noisy"]},
+        )
+        for r in regions
+    ]
+    alarms, settings = {}, {}
+    for budget in (None, 0.0, 60.0, 1e6):
+        metrics, found = measure(
+            ordered, {"m": path, "other": path},
+            splits=["val"], refit=True, min_pixels=12, alarms=budget,
+        )  # fmt: skip
+        figures = metrics["splits"]["val"]["methods"]["m"]["figures"]
+        alarms[budget] = figures["iou50.fp_per_1000km2"]["value"]
+        settings[budget] = found
+    assert alarms[0.0] == 0
+    assert alarms[0.0] <= alarms[60.0] <= 60
+    # No threshold below keeps to the budget: the whole of it is used.
+    assert settings[60.0]["m"].score_min > settings[1e6]["m"].score_min == 0.05
+    assert len({s["other"].score_min for s in settings.values()}) == 1
+    assert settings[None]["m"].score_min == settings[None]["other"].score_min
+    assert "best F1" in settings[None]["m"].calibration[OPERATING]
+    assert "at most 60 false alarms" in settings[60.0]["m"].calibration[OPERATING]

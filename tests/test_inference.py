@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_cube import CFG, EMPTY, SHAPE, content, copy, make_cube, write_weights
+from small_cube import CFG, EMPTY, SHAPE, add_verifier, content, copy, make_cube, write_weights
 
 from components.config import InferConfig
 from components.errors import ModelError, ProcessingError
@@ -35,7 +35,7 @@ def region(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A workspace with one cube, and weights; tests work on copies."""
     folder = tmp_path_factory.mktemp("region")
     make_cube(folder / "ws", folder / "product")
-    return folder / "ws", write_weights(folder / "weights.safetensors")
+    return folder / "ws", add_verifier(write_weights(folder / "weights.safetensors"))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,8 @@ def test_the_artefact_says_what_it_was_made_of(
     for i in instances:
         assert 0 <= i.row < i.bounds[2] <= SHAPE[0]
         assert 0 <= i.col < i.bounds[3] <= SHAPE[1]
-        assert CFG.score_min <= i.score <= 1
+        assert 0 <= i.score <= 1
+    assert found.meta["verified"]
 
 
 def test_a_second_run_computes_nothing(

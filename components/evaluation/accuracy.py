@@ -28,6 +28,7 @@ from components.evaluation.settling import SIGMA, Setting, load_region, score_re
 from components.evaluation.simtruth import REFERENCE_PIXELS
 from components.inference.calibration import invert_calibration
 from components.inference.predict import read_card
+from components.inference.verifier import CARD_KEY
 from components.progress import Progress, no_progress
 from components.workspace import Artefact, Workspace, read_artefact, stage_key, write_json
 
@@ -44,6 +45,7 @@ def publish_accuracy(
     splits: Sequence[str],
     refit: bool,
     min_pixels: int,
+    alarms: float | None = None,
     progress: Progress = no_progress,
 ) -> Artefact:
     """`measure`, and publish what came out.
@@ -52,7 +54,7 @@ def publish_accuracy(
     ----------
     ws : Workspace
         Of the benchmark.
-    regions, weights, splits, refit, min_pixels, progress
+    regions, weights, splits, refit, min_pixels, alarms, progress
         As in `measure`.
     benchmark : str
         What the figures are of.
@@ -78,12 +80,19 @@ def publish_accuracy(
         list(splits),
         refit,
         min_pixels,
+        alarms,
     )
     final = ws.place("accuracy")
     if found := ws.find(final, key):
         return found
     metrics, settings = measure(
-        regions, weights, splits=splits, refit=refit, min_pixels=min_pixels, progress=progress
+        regions,
+        weights,
+        splits=splits,
+        refit=refit,
+        min_pixels=min_pixels,
+        alarms=alarms,
+        progress=progress,
     )
     metrics["benchmark"] = benchmark
     meta = {
@@ -148,6 +157,7 @@ def measure(
     splits: Sequence[str],
     refit: bool,
     min_pixels: int,
+    alarms: float | None = None,
     progress: Progress = no_progress,
 ) -> tuple[dict[str, Any], dict[str, Setting]]:
     """All figures of all methods.
@@ -164,6 +174,9 @@ def measure(
         Fit calibration and threshold even where a card holds them.
     min_pixels : int
         Minimum mapping unit.
+    alarms : float, optional
+        Where the model is fitted: the threshold leaves at most so many false alarms per 1,000 km² of the
+        split val. Without, and for all other networks, it is that of the best F1.
     progress : Progress
         Told after each region.
 
@@ -187,13 +200,20 @@ def measure(
     validation = [m for m in loaded if m.region.split == "val"]
     if not validation:
         raise ProcessingError("SW-602", "no validation map: thresholds are fixed on the split val")
+    model = next(iter(weights))
     settings: dict[str, Setting] = {
-        name: settle(validation, name, path, refit=refit, min_pixels=min_pixels)
+        name: settle(
+            validation,
+            name,
+            path,
+            refit=refit,
+            min_pixels=min_pixels,
+            alarms=alarms if name == model else None,
+        )
         for name, path in weights.items()
     }
     settings[USUAL] = Setting(0.0, SIGMA, source="custom (Barra et al. 2017)")
     settings[TUNED] = tuned(validation, min_pixels)
-    model = next(iter(weights))
     out: dict[str, Any] = {}
     total, done = len(splits) * len(settings), 0
     for split in splits:
@@ -275,7 +295,7 @@ def _method_facts(setting: Setting, weights: Path | None) -> dict[str, Any]:
     card = read_card(weights)
     keys = ("form", "preset", "parameters", "sha256")
     facts |= {"kind": "network", **{k: card.get(k) for k in keys}}
-    facts["calibration"] = setting.calibration
+    facts |= {"verified": CARD_KEY in card, "calibration": setting.calibration}
     if setting.fit is not None:
         facts["validation"] = {"n": setting.fit.n, "ece": setting.fit.ece}
     return facts

@@ -18,6 +18,7 @@ from components.evaluation.experiments import (
 )
 from components.evaluation.figures_of_merit import CLASSES, NAMES
 from components.evaluation.labels import FIGURES, TUNED, USUAL, method_label, model_of
+from components.evaluation.settling import OPERATING
 
 #: Where the factor of a baseline's threshold comes from.
 _FACTORS: Final = {
@@ -102,11 +103,15 @@ def _head(metrics: Mapping[str, Any]) -> list[str]:
             methods.append(f"- **{method_label(name)}**: {what}; {factor}.")
         else:
             calibration = m["calibration"]["method"] if m["calibration"] else "none"
+            chosen = (m["calibration"] or {}).get(OPERATING)
+            rule = f": {chosen}" if chosen else ""
+            look = "with a second look, " if m["verified"] else ""
             size = cell(m["parameters"]) if m["parameters"] else "unknown number of"
             methods.append(
-                f"- **{method_label(name)}**: form `{m['form']}`, input `{m['preset']}`, {size} parameters, "
+                f"- **{method_label(name)}**: form `{m['form']}`, input `{m['preset']}`, {size} "
+                f"parameters, {look}"
                 f"sha256 `{m['sha256'][:12]}…`; threshold {m['score_min']:.2f} of the calibrated "
-                f"score ({calibration}), both from {m['source']}."
+                f"score ({calibration}), both from {m['source']}{rule}."
             )
     return [
         "# How good",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from components.inference import plan as planning
 from components.inference import run as inference
 from components.inference import stitch as stitching
+from components.inference import verifier
 from components.inference.calibration import invert_calibration
 from components.inference.instance_file import load_instances, save_instances
 from components.inference.predict import read_card
@@ -70,7 +71,7 @@ def map_key(cube: Artefact, weights: Path, cfg: InferConfig) -> str:
     """
     card = {k: v for k, v in read_card(weights).items() if k not in _AFTER}
     settings = cfg.model_dump(mode="json", exclude=_NO_MATTER)
-    versions = (ALGORITHM, planning.ALGORITHM, stitching.ALGORITHM)
+    versions = (ALGORITHM, planning.ALGORITHM, stitching.ALGORITHM, verifier.ALGORITHM)
     return stage_key("maps", *versions, cube.key, card, settings)
 
 

@@ -26,7 +26,7 @@ from components.inference.calibration import (
 )
 from components.inference.instance_file import load_instances
 from components.inference.predict import read_card
-from components.training.selection import Matches, best_operating_point
+from components.training.selection import THRESHOLDS, Matches, best_operating_point
 from components.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 SIGMA: Final = 2.0
 
 SIGMAS: Final = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
+
+
+#: Key of a card's calibration: how the operating threshold was chosen, for people.
+OPERATING: Final = "operating"
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,13 @@ def score_region(loaded: Loaded, name: str, setting: Setting, min_pixels: int) -
 
 
 def settle(
-    validation: Sequence[Loaded], name: str, weights: Path, *, refit: bool, min_pixels: int
+    validation: Sequence[Loaded],
+    name: str,
+    weights: Path,
+    *,
+    refit: bool,
+    min_pixels: int,
+    alarms: float | None = None,
 ) -> Setting:
     """Threshold and calibration of a network: its card's, or fitted on the validation maps.
 
@@ -168,6 +178,8 @@ def settle(
         Fit in any case.
     min_pixels : int
         Minimum mapping unit.
+    alarms : float, optional
+        Fit the threshold for at most so many false alarms per 1,000 km²; otherwise for the best F1.
 
     Returns
     -------
@@ -184,8 +196,21 @@ def settle(
     fit = fit_calibration(scores, hits, blocks)
     calibrated = apply_calibration(fit.calibration, scores)
     n = int(pooled.references.counted["iou50"].sum())
-    best = best_operating_point(Matches(calibrated, hits, n))
-    return Setting(best.score_threshold, None, fit.calibration, fit, "the split val")
+    threshold = best_operating_point(Matches(calibrated, hits, n)).score_threshold
+    calibration = dict(fit.calibration) | {OPERATING: "best F1 on the split val"}
+    if alarms is not None:
+        threshold = _few_alarms(calibrated[~hits], float(pooled.km2.sum()), alarms)
+        rule = f"at most {alarms:g} false alarms per 1,000 km² of the split val"
+        calibration |= {OPERATING: rule}
+    return Setting(threshold, None, calibration, fit, "the split val")
+
+
+def _few_alarms(false: NDArray[np.float64], km2: float, alarms: float) -> float:
+    """The least threshold that leaves so many false alarms per 1,000 km² or fewer; else the highest."""
+    for threshold in THRESHOLDS:
+        if 1000.0 * (false >= threshold).sum() <= alarms * km2:
+            return float(threshold)
+    return float(THRESHOLDS[-1])
 
 
 def tuned(validation: Sequence[Loaded], min_pixels: int) -> Setting:

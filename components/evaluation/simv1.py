@@ -26,6 +26,9 @@ _DENSITY: Final = 350.0
 
 _REGIONS: Final[tuple[tuple[Split, int, Literal["ascending", "descending"]], ...]] = (
     ("val", 900_101, "descending"),
+    ("val", 900_102, "ascending"),
+    ("val", 900_103, "descending"),
+    ("val", 900_104, "ascending"),
     ("test", 900_001, "ascending"),
     ("test", 900_002, "descending"),
     ("test", 900_003, "ascending"),

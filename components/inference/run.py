@@ -10,26 +10,33 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from components.cube.read import read_layers
 from components.errors import ModelError, ProcessingError, WorkspaceError
 from components.inference import stitch as stitching
 from components.inference.calibration import Calibration, calibrated, checked_calibration
 from components.inference.compute import MemoryGuard, work_through
 from components.inference.instance_file import InstanceWriter
-from components.inference.instances import Detection
+from components.inference.instances import Detection, Instance
 from components.inference.plan import MACHINE_KEYS, Plan, make_plan, window_key
-from components.inference.read import QUIET
+from components.inference.read import QUIET, WINDOW_ERRORS, reason
 from components.inference.shards import STATES, WindowRow, load_shard, shard_path, window_row
+from components.inference.traits import LAYERS
+from components.inference.verifier import ALGORITHM as VERIFYING
+from components.inference.verifier import Verifier, load_verifier, verified
 from components.progress import Progress, no_progress
 from components.workspace import Artefact, Workspace, coded_os_errors, stage_key, write_json
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from components.config import InferConfig
+    from components.grid import Window
 
 #: Stitched landslides inside the artefact.
 INSTANCES: Final = "instances.npz"
@@ -67,7 +74,8 @@ def infer_cube(
     Artefact
         Stage ``detections``: ``instances.npz`` (see `instance_file`) and ``windows.json``.
         Meta: ``track``, ``period``, ``cube_key``, ``model_hash``, ``form``, ``preset``, ``classes``,
-        ``score_threshold``, ``score_min``, ``window_key``, ``precision`` (windows computed in each),
+        ``score_threshold``, ``verified`` (whether a second look gave the scores), ``calibration``,
+        ``score_min``, ``window_key``, ``precision`` (windows computed in each),
         ``windows`` (total, done, skipped, of
         these quiet, failed, capped, and detections dropped: ``beyond`` in the surroundings of a window
         only, ``faint`` of too low a mean over looks), ``coarse`` (detections of coarser windows kept
@@ -88,10 +96,12 @@ def infer_cube(
     """
     plan = make_plan(ws, cube, weights, cfg)
     calibration = checked_calibration(plan.card, weights)
+    verifier = load_verifier(weights, plan.card)
     settings = cfg.model_dump(mode="json", exclude=set(MACHINE_KEYS))
     key = stage_key(
         "detections",
         stitching.ALGORITHM,
+        VERIFYING,
         plan.window_key,
         settings,
         plan.card.get("score_threshold"),
@@ -133,6 +143,7 @@ def infer_cube(
         "preset": plan.card["preset"],
         "classes": list(plan.card["classes"]),
         "score_threshold": plan.card.get("score_threshold"),
+        "verified": verifier is not None,
         "calibration": calibration,
         "score_min": cfg.score_min,
         "window_key": plan.window_key,
@@ -140,7 +151,7 @@ def infer_cube(
         "precision": dict(Counter(r.precision for r in ordered if r.precision)),
     }
     with ws.publish("detections", final, key, meta) as folder:
-        meta |= _stitch(plan, calibration, folder / INSTANCES)
+        meta |= _stitch(ws, plan, verifier, calibration, folder / INSTANCES)
         write_json(folder / WINDOWS, [_window_facts(plan, r) for r in ordered])
     clock.lap()
     progress("stitch", 1, 1)
@@ -226,8 +237,26 @@ def _computed(
             yield [window_row(r) for r in shard]
 
 
-def _stitch(plan: Plan, calibration: Calibration | None, path: Path) -> dict[str, Any]:
+def _stitch(
+    ws: Workspace,
+    plan: Plan,
+    verifier: Verifier | None,
+    calibration: Calibration | None,
+    path: Path,
+) -> dict[str, Any]:
     """Write the landslides of the stored shards as they are done; return the counts."""
+
+    def read(window: Window) -> dict[str, NDArray[Any]]:
+        try:
+            return read_layers(ws, plan.cube.track, plan.cube.period, LAYERS, window)
+        except WINDOW_ERRORS as e:
+            where = f"{plan.cube.track} {plan.cube.period}, {tuple(window)}: {reason(e)}"
+            raise WorkspaceError("SW-206", where, path=ws.root) from e
+
+    def scored(done: Iterable[Instance]) -> list[Instance]:
+        looked = verified(list(done), verifier, read, plan.cube.shape)
+        return calibrated(looked, calibration)
+
     stitcher = stitching.Stitcher(
         {i: w.ground for i, w in enumerate(plan.windows)},
         plan.cube.shape,
@@ -242,8 +271,8 @@ def _stitch(plan: Plan, calibration: Calibration | None, path: Path) -> dict[str
             if found is None:
                 stitcher.skip(window_id)
             else:
-                out.extend(calibrated(list(stitcher.add(window_id, found)), calibration))
-        out.extend(calibrated(list(stitcher.finish()), calibration))
+                out.extend(scored(stitcher.add(window_id, found)))
+        out.extend(scored(stitcher.finish()))
     return {
         "coarse": dict(coarse),
         "stitch": stitcher.counts.as_dict(),

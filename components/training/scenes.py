@@ -8,7 +8,7 @@ was killed and resumed, see the same ones.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -61,6 +61,24 @@ class _Rendered:
 
     image: Float
     objects: Objects
+
+
+class DrawnScene(NamedTuple):
+    """A scene and what a cube would hold of it.
+
+    Parameters
+    ----------
+    scene : Scene
+        With its truth.
+    layers : dict of str to ndarray, each of shape (side, side)
+        Canonical layers; terrain or coherence can be missing.
+    sigma_velocity : float
+        Noise that the map is given [mm/yr]: more than the scene's own, see `_SIGMA_SCALE`.
+    """
+
+    scene: Scene
+    layers: dict[str, NDArray[np.generic]]
+    sigma_velocity: float
 
 
 class SceneTiles(Dataset[Item]):
@@ -171,27 +189,52 @@ class SceneTiles(Dataset[Item]):
         """Simulate a scene and bring it into the preset's channels."""
         cfg = self._cfg
         rng = stream(cfg.seed, self._name, "scene", number)
-        wide = self._name == TRAINING
         side = round(cfg.tile * cfg.scene_scale)
-        scene = simulate_scene(
-            rng,
-            (side, side),
-            cfg.resolution_m,
-            direction="ascending" if rng.uniform() < 0.5 else "descending",
-            days=int(rng.integers(90, 400)),
-            landslides_per_1000km2=float(rng.choice(_DENSITIES)),
-            conditions=draw_conditions(rng) if wide else REFERENCE,
+        drawn = draw_scene(rng, side, cfg.resolution_m, wide=self._name == TRAINING)
+        return _Rendered(
+            render(cfg.preset, drawn.layers, drawn.sigma_velocity), _objects(drawn.scene)
         )
-        layers = scene_layers(scene)
-        if wide and rng.uniform() < _NO_TERRAIN:
-            for name in TERRAIN:
-                del layers[name]
-        if wide and rng.uniform() < _NO_COHERENCE:
-            del layers["coherence"]
-        scale = float(np.exp(rng.uniform(*np.log(_SIGMA_SCALE)))) if wide else 1.5
-        velocity = layers["los_velocity"][scene.valid]
-        sigma = scale * (mad_sigma(velocity) if velocity.size else 1.0)
-        return _Rendered(render(cfg.preset, layers, sigma), _objects(scene))
+
+
+def draw_scene(
+    rng: np.random.Generator, side: int, resolution_m: float, *, wide: bool
+) -> DrawnScene:
+    """Simulate a scene under conditions that are drawn too.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness: the same state gives the same scene.
+    side : int
+        Of the scene [px].
+    resolution_m : float
+        Pixel size [m].
+    wide : bool
+        As training sees scenes: of varied conditions, some without terrain or coherence. Otherwise of the
+        reference conditions.
+
+    Returns
+    -------
+    DrawnScene
+    """
+    scene = simulate_scene(
+        rng,
+        (side, side),
+        resolution_m,
+        direction="ascending" if rng.uniform() < 0.5 else "descending",
+        days=int(rng.integers(90, 400)),
+        landslides_per_1000km2=float(rng.choice(_DENSITIES)),
+        conditions=draw_conditions(rng) if wide else REFERENCE,
+    )
+    layers = scene_layers(scene)
+    if wide and rng.uniform() < _NO_TERRAIN:
+        for name in (*TERRAIN, "aspect", "elevation"):
+            del layers[name]
+    if wide and rng.uniform() < _NO_COHERENCE:
+        del layers["coherence"]
+    scale = float(np.exp(rng.uniform(*np.log(_SIGMA_SCALE)))) if wide else 1.5
+    velocity = layers["los_velocity"][scene.valid]
+    return DrawnScene(scene, layers, scale * (mad_sigma(velocity) if velocity.size else 1.0))
 
 
 def scene_layers(scene: Scene) -> dict[str, NDArray[np.generic]]:

@@ -38,6 +38,14 @@ def benchmark_accuracy(
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Fit anew and write it into the weights' cards.")
     ] = False,
+    alarms: Annotated[
+        float | None,
+        typer.Option(
+            "--alarms",
+            min=0,
+            help="With --calibrate: false alarms per 1,000 km² that the model's threshold may leave.",
+        ),
+    ] = None,
 ) -> object:
     """Measure weights on the public benchmark sim-v1, beside baselines and other weights.
 
@@ -50,6 +58,8 @@ def benchmark_accuracy(
 
     if split not in get_args(SplitChoice):
         raise InputError("SW-701", f"`--split {split}` is not among {get_args(SplitChoice)}")
+    if alarms is not None and not calibrate:
+        raise InputError("SW-701", "`--alarms` is a way to calibrate: give --calibrate too")
     check_accuracy(weights.resolve(), others)  # before Prefect's server starts
     return flow(
         workspace.resolve(),
@@ -61,6 +71,7 @@ def benchmark_accuracy(
         side,
         out.resolve(),
         calibrate,
+        alarms,
     )
 
 

@@ -43,6 +43,28 @@ def pretrain(
     return flow(out.resolve(), cfg)
 
 
+@verb("verifier", show.verifier)
+def verifier(
+    given: Given,
+    weights: Annotated[Path, typer.Option("--weights", help="Weights (.safetensors).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new weights.")],
+) -> object:
+    """Fit the second look of weights on simulated scenes; a killed run goes on.
+
+    The new weights need a calibration: slopewatch benchmark accuracy --calibrate.
+
+    Example: slopewatch verifier --weights model/weights.safetensors --out verified
+    """
+    cfg = given.config()
+    from components.inference.predict import read_card
+    from components.simulation.reserved import refuse_reserved
+    from flows.training import verifier as flow
+
+    read_card(weights)  # before Prefect's server starts
+    refuse_reserved(cfg.verifier.seed, "`verifier.seed`")
+    return flow(weights.resolve(), out.resolve(), cfg)
+
+
 @verb("models", show.forms, reads=())
 def models_command(
     _given: Given,

@@ -1,0 +1,1 @@
+"""Fitting the second look: candidates on simulated scenes, and the network that tells them apart."""
