@@ -65,10 +65,14 @@ class IngestConfig(Section):
 
     coherence_min: float = Field(default=0.3, ge=0, le=1)
     """Pixels of lower coherence are not valid."""
-    reference: Literal["median", "none"] = "median"
-    """Referencing: subtract the median displacement of stable coherent ground, or nothing."""
+    reference: Literal["component", "median", "none"] = "component"
+    """Referencing: subtract the median displacement of stable coherent ground, of each separated component or
+    of the whole map, or nothing."""
     reference_coherence: float = Field(default=0.7, ge=0, le=1)
     """Coherence of the ground used for referencing (lowered in steps where too little reaches it)."""
+    reference_km2_min: float = Field(default=25.0, gt=0)
+    """Components of less valid ground [km²] take the reference of the nearest larger one: a landslide that
+    decorrelated ground cuts off must keep its motion."""
     resampling: Literal["bilinear", "nearest", "cubic"] = "bilinear"
     """Method of the one reprojection onto the region grid."""
     chunk: int = Field(default=256, ge=16)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _out = Console()
 
+#: Components of a map whose area is shown.
+_LARGEST = 5
+
 #: Width of the table of forms [characters].
 _TABLE_WIDTH = 116
 
@@ -55,6 +58,33 @@ def artefacts(found: Artefact | Iterable[Artefact]) -> None:
         what = " ".join(str(a.meta[k]) for k in ("track", "period") if k in a.meta)
         state = "known already, nothing done" if a.reused else "made"
         _line(f"{a.stage} {what}".strip(), f"{state}: {a.path}")
+        if ground := separated(a.meta):
+            _line("  separated ground", ground)
+
+
+def separated(meta: dict[str, Any]) -> str:
+    """How the separated components of a map were referenced.
+
+    Parameters
+    ----------
+    meta : dict
+        Of an artefact.
+
+    Returns
+    -------
+    str
+        Empty where the map is of one piece, or no cube's.
+    """
+    counts = meta.get("components", {"total": 0, "small": 0})
+    if counts["total"] < 2:
+        return ""
+    areas = ", ".join(f"{r['km2']:,.0f}" for r in meta["references"][:_LARGEST])
+    more = ", …" if len(meta["references"]) > _LARGEST else ""
+    if counts["small"] == counts["total"]:
+        return f"{counts['total']:,} small components, one reference for all ({areas} km²)"
+    apart = counts["total"] - counts["small"]
+    small = f"; {counts['small']:,} small with the nearest" if counts["small"] else ""
+    return f"{apart:,} referenced apart ({areas}{more} km²){small}"
 
 
 def simulation(result: SimulationResult) -> None:

@@ -105,3 +105,34 @@ def test_help_loads_nothing_heavy() -> None:
     )
     heavy = {"torch", "prefect", "geopandas", "rasterio", "xarray", "zarr", "matplotlib", "scipy"}
     assert not heavy & set(done.stdout.split())
+
+
+def test_separated_ground_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    from components.workspace import Artefact
+    from flows import show
+
+    meta = {
+        "track": "t",
+        "period": "p",
+        "references": [{"km2": a} for a in (1545.4, 337.4, 299.9)],
+        "components": {"total": 6, "small": 3},
+    }
+    show.artefacts(Artefact("cube", "key", "/somewhere", meta))
+    assert "3 referenced apart (1,545, 337, 300 km²); 3 small with the nearest" in (
+        capsys.readouterr().out
+    )
+    meta["components"] = {"total": 3, "small": 0}
+    assert show.separated(meta) == "3 referenced apart (1,545, 337, 300 km²)"
+    meta["references"] = [{"km2": 10.0 - i} for i in range(7)]
+    meta["components"] = {"total": 8, "small": 1}
+    told = "7 referenced apart (10, 9, 8, 7, 6, … km²); 1 small with the nearest"
+    assert show.separated(meta) == told
+    meta["references"] = [{"km2": 30.0}]
+    meta["components"] = {"total": 2, "small": 1}
+    assert show.separated(meta) == "1 referenced apart (30 km²); 1 small with the nearest"
+    meta["components"] = {"total": 2, "small": 2}
+    assert show.separated(meta) == "2 small components, one reference for all (30 km²)"
+    # A map of one piece, and an artefact that is no cube.
+    meta["components"] = {"total": 1, "small": 0}
+    assert show.separated(meta) == ""
+    assert show.separated({}) == ""

@@ -31,6 +31,7 @@ from components.cube.read import cube_info, find_cube, list_cubes, open_cube, re
 from components.cube.region import choose_geobox, ensure_region, region_geobox
 from components.cube.store import chunking, for_each_block
 from components.errors import InputError, ProcessingError, WorkspaceError
+from components.evaluation.real import REAL_MAPS, describe
 from components.grid import Window, geobox_from_dict, same_grid
 from components.insar.geometry import los_from_angles
 from components.insar.noise import mad_sigma
@@ -158,8 +159,10 @@ def test_a_product_on_its_own_grid_passes_through_exactly(ws: Workspace, tmp_pat
     valid = np.isfinite(d) & (coherence >= CFG.coherence_min)
     np.testing.assert_array_equal(got["valid"], valid)
     reference = np.median(d[valid & (coherence >= CFG.reference_coherence)])
-    assert cube.meta["reference_m"] == pytest.approx(reference, abs=1e-9)
-    assert cube.meta["reference_coherence"] == CFG.reference_coherence
+    [found] = cube.meta["references"]
+    assert found["value_m"] == pytest.approx(reference, abs=1e-9)
+    assert found["coherence"] == CFG.reference_coherence
+    assert found["km2"] == pytest.approx(valid.sum() * 25.0**2 / 1e6)
     np.testing.assert_array_equal(got["los_displacement"], d - np.float32(reference))
     v = (d - reference).astype(np.float64) / DAYS * DAYS_PER_YEAR * 1000
     np.testing.assert_allclose(got["los_velocity"], v, rtol=2e-6, atol=1e-5)
@@ -192,7 +195,8 @@ def test_the_reference_ignores_landslides_and_incoherent_ground(
     layers["los_displacement"][20:60] -= 0.2
     cube = ingest_product(ws, make_product(tmp_path / "p", layers), CFG)
     # 40 of 60 coherent rows are still: the median is theirs.
-    assert cube.meta["reference_m"] == pytest.approx(0.02, abs=0.006)
+    [found] = cube.meta["references"]
+    assert found["value_m"] == pytest.approx(0.02, abs=0.006)
 
 
 def test_the_reference_threshold_is_lowered_where_little_is_coherent(
@@ -201,17 +205,101 @@ def test_the_reference_threshold_is_lowered_where_little_is_coherent(
     layers = noisy()
     layers["coherence"] = layers["coherence"] * 0.5
     cube = ingest_product(ws, make_product(tmp_path / "p", layers), CFG)
-    assert cube.meta["reference_coherence"] == pytest.approx(0.4)
-    assert cube.meta["reference_pixels"] > 100
+    [found] = cube.meta["references"]
+    assert found["coherence"] == pytest.approx(0.4)
+    assert found["pixels"] > 100
 
 
 def test_referencing_can_be_switched_off(ws: Workspace, tmp_path: Path) -> None:
     layers = noisy()
     cfg = CFG.model_copy(update={"reference": "none"})
     cube = ingest_product(ws, make_product(tmp_path / "p", layers), cfg)
-    assert cube.meta["reference_m"] == 0
+    assert cube.meta["references"] == []
+    assert cube.meta["components"] == {"total": 0, "small": 0}
     got = layers_of(ws, cube, "los_displacement")["los_displacement"]
     np.testing.assert_array_equal(got, layers["los_displacement"])
+
+
+#: Two islands of 51 and 42 km² with a strait of 2.5 km: cells of 5 px of 100 m.
+ISLANDS = GeoBox((90, 145), Affine(100.0, 0, 400_000.0, 0, -100.0, 4_000_000.0), "EPSG:32647")
+
+
+def islands(shifts: tuple[float, float] = (0.02, -0.11)) -> dict[str, np.ndarray]:
+    """Two islands with noise of 1 mm and a constant each [m]; the eastern one subsides in one place."""
+    rng = np.random.default_rng(5)
+    d = np.full((90, 145), np.nan)
+    d[10:80, 5:78] = shifts[0]
+    d[10:80, 103:] = shifts[1]
+    d[40:50, 120:130] -= 0.05
+    d += rng.normal(0, 0.001, d.shape)
+    return {"los_displacement": d.astype(np.float32), "coherence": np.full(d.shape, 0.9)}
+
+
+def test_each_island_has_its_own_reference(ws: Workspace, tmp_path: Path) -> None:
+    product = make_product(tmp_path / "p", islands(), ISLANDS)
+    cube = ingest_product(ws, product, CFG)
+    west, east = cube.meta["references"]
+    assert (west["value_m"], east["value_m"]) == pytest.approx((0.02, -0.11), abs=1e-4)
+    assert (west["km2"], east["km2"]) == pytest.approx((70 * 73 / 100, 70 * 42 / 100))
+    assert (west["pixels"], east["pixels"]) == (70 * 73, 70 * 42)
+    assert cube.meta["components"] == {"total": 2, "small": 0}
+    got = layers_of(ws, cube, "los_displacement", "los_velocity", "valid")
+    d = got["los_displacement"]
+    assert abs(np.median(d[10:80, 5:78])) < 1e-6
+    assert abs(np.median(d[10:80, 103:])) < 1e-6
+    assert np.median(d[40:50, 120:130]) == pytest.approx(-0.05, abs=3e-4)
+    # The noise is that of the pixels, not of the constants.
+    millimetre_a_year = 0.001 / DAYS * DAYS_PER_YEAR * 1000
+    assert cube.meta["sigma_velocity"] == pytest.approx(millimetre_a_year, rel=0.05)
+    level = mad_sigma(got["los_velocity"][got["valid"]])
+    assert cube.meta["sigma_velocity"] == pytest.approx(level, rel=1e-4)
+
+
+def test_one_median_for_all_islands_where_asked(ws: Workspace, tmp_path: Path) -> None:
+    layers = islands()
+    cfg = CFG.model_copy(update={"reference": "median"})
+    cube = ingest_product(ws, make_product(tmp_path / "p", layers, ISLANDS), cfg)
+    [found] = cube.meta["references"]
+    d = layers["los_displacement"]
+    assert found["value_m"] == np.nanmedian(d)
+    assert cube.meta["components"] == {"total": 0, "small": 0}
+    got = layers_of(ws, cube, "los_displacement")["los_displacement"]
+    np.testing.assert_array_equal(got, d - np.float32(found["value_m"]))
+    # The step between the islands counts as noise: more than twice that of the pixels.
+    assert cube.meta["sigma_velocity"] > 2 * 0.001 / DAYS * DAYS_PER_YEAR * 1000
+
+
+def test_references_do_not_depend_on_the_blocks(tmp_path: Path) -> None:
+    product = make_product(tmp_path / "p", islands(), ISLANDS)
+    found = []
+    # Blocks of 16 px begin in the middle of cells of 5 px; the last holds the whole map.
+    for chunk, shard in ((16, 16), (32, 96), (160, 160)):
+        ws = Workspace(tmp_path / f"ws{shard}")
+        cube = ingest_product(ws, product, IngestConfig(chunk=chunk, shard=shard))
+        values = layers_of(ws, cube, "los_displacement")["los_displacement"]
+        found.append((cube.meta["references"], cube.meta["sigma_velocity"], values))
+    for references, sigma, values in found[1:]:
+        assert references == found[0][0]
+        assert sigma == found[0][1]
+        np.testing.assert_array_equal(values, found[0][2])
+
+
+def test_a_map_of_one_component_is_referenced_as_a_whole(tmp_path: Path) -> None:
+    layers = noisy(shape=(240, 260))  # 39 km²
+    grid = GeoBox((240, 260), GRID.affine, GRID.crs)
+    product = make_product(tmp_path / "p", layers, grid)
+    cubes = {}
+    for mode in ("component", "median"):
+        ws = Workspace(tmp_path / mode)
+        cfg = CFG.model_copy(update={"reference": mode})
+        cube = ingest_product(ws, product, cfg)
+        values = layers_of(ws, cube, "los_displacement", "los_velocity")
+        cubes[mode] = cube.meta, {name: v.tobytes() for name, v in values.items()}
+    (apart, apart_values), (whole, whole_values) = cubes.values()
+    assert apart["components"] == {"total": 1, "small": 0}
+    assert apart["references"] == whole["references"]
+    assert apart["sigma_velocity"] == whole["sigma_velocity"]
+    assert apart_values == whole_values
 
 
 def test_without_coherence_every_finite_pixel_counts(ws: Workspace, tmp_path: Path) -> None:
@@ -950,8 +1038,25 @@ def test_a_real_stack_keeps_grid_sign_unit_and_dates(ws: Workspace, real_data: P
     got = layers_of(ws, cube, "los_displacement", "los_velocity", "valid")
     finite = np.isfinite(raw) & np.isfinite(got["los_displacement"])
     assert finite.sum() > 0.5 * raw.size
-    shift = np.float32(cube.meta["reference_m"])
+    shift = np.float32(cube.meta["references"][0]["value_m"])
     np.testing.assert_array_equal(got["los_displacement"][finite], (raw - shift)[finite])
+    assert cube.meta["components"] == {"total": 1, "small": 0}
     # Stable desert: the referenced map is centred, and its noise is some millimetres a year.
     assert abs(np.median(got["los_velocity"][got["valid"]])) < 5
     assert 1 < info.sigma_velocity < 60
+
+
+def test_real_islands_are_level_each(ws: Workspace, real_data: Path, tmp_path: Path) -> None:
+    [real] = [r for r in REAL_MAPS if r.name == "aleutians"]
+    if not (real_data / real.files["file"]).is_file():
+        pytest.skip("the Aleutian sample is absent")
+    [product] = discover([describe(real, real_data, tmp_path)], IngestConfig())
+    cube = ingest_product(ws, product, IngestConfig())
+    assert [round(r["km2"]) for r in cube.meta["references"]] == [545, 337, 300]
+    got = layers_of(ws, cube, "los_velocity", "valid")
+    v = np.where(got["valid"], got["los_velocity"], np.nan)
+    # Columns of the three islands; with one median the middle one stood at -780 mm/yr.
+    for columns in (slice(0, 600), slice(625, 1060), slice(1110, 1600)):
+        assert abs(np.nanmedian(v[:, columns])) < 10
+    whole = ingest_product(Workspace(tmp_path / "whole"), product, IngestConfig(reference="median"))
+    assert cube.meta["sigma_velocity"] < 0.5 * whole.meta["sigma_velocity"]

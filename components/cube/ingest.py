@@ -1,7 +1,8 @@
 """From a product to its period cube: check, reference, convert, mask, write, publish.
 
 Two passes over the map (`components.cube.passes`), both blockwise: nothing is written before the first has
-ended well. Memory holds a few blocks and the sample, whatever the size of the map.
+ended well. Memory holds a few blocks, the sample and counts by cells of half a kilometre,
+whatever the size of the map.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from components.progress import Progress, no_progress
 from components.workspace import Artefact, Workspace, read_artefact, stage_key
 
 #: Raised when the same inputs would give other values.
-ALGORITHM: Final = "1"
+ALGORITHM: Final = "2"
 
 #: Name of the store inside the artefact.
 STORE: Final = "cube.zarr"
@@ -62,8 +63,10 @@ def ingest_product(
         Stage ``cube``; ``reused`` where the same product was ingested before with the same configuration.
         Meta: ``track, period, date_start, date_end, days, orbit_direction, relative_orbit, wavelength_m,
         looks, sha256, reader, product, grid, region_key, track_key, layers`` (those with data),
-        ``valid_fraction``, ``sigma_velocity`` [mm/yr], ``counts`` (pixels by reason), ``reference_m``,
-        ``reference_coherence``, ``reference_pixels``.
+        ``valid_fraction``, ``sigma_velocity`` [mm/yr], ``counts`` (pixels by reason), ``references`` (the
+        largest ground first, empty where nothing was subtracted; each ``value_m`` [m, + toward] subtracted,
+        ``coherence`` and ``pixels`` that it rests on, ``km2`` of its ground), ``components`` (separated
+        pieces of ground: ``total``, and ``small`` ones without a reference of their own; 0 where not asked).
 
     Raises
     ------
@@ -249,10 +252,20 @@ def _compute(
         "valid_fraction": found.counts["valid"] / found.counts["total"],
         "sigma_velocity": found.sigma_velocity,
         "counts": found.counts,
-        "reference_m": found.reference.value,
-        "reference_coherence": found.reference.threshold,
-        "reference_pixels": found.reference.n_pixels,
+        "references": [
+            {
+                "value_m": c.reference.value,
+                "coherence": c.reference.threshold,
+                "pixels": c.reference.n_pixels,
+                "km2": c.km2,
+            }
+            for c in found.references.found
+        ],
+        "components": {
+            "total": found.references.n_components,
+            "small": found.references.n_small,
+        },
     }
     with ws.publish("cube", final, key, meta) as folder:
-        convert(folder / STORE, job, meta, progress)
+        convert(folder / STORE, job, found.references, meta, progress)
     return Artefact("cube", key, str(final), meta)

@@ -1,7 +1,7 @@
 """Both passes over a product's map, block by block.
 
-The first checks every pixel, counts, and collects an even sample of the valid ones for the reference and the
-map's noise. The second converts and writes whole shards.
+The first checks every pixel, counts (also by the cells that tell separated ground), and collects an even
+sample of the valid ones for the references and the map's noise. The second converts and writes whole shards.
 """
 
 from __future__ import annotations
@@ -35,9 +35,16 @@ from components.cube.store import (
 from components.cube.track import STORE as TRACK_STORE
 from components.errors import InputError
 from components.grid import Window, same_grid
+from components.insar.components import (
+    Cells,
+    Referencing,
+    Sample,
+    by_component,
+    cell_side,
+    whole_map,
+)
 from components.insar.noise import mad_sigma
 from components.insar.phase import velocity, velocity_std
-from components.insar.reference import Reference, stable_median
 from components.layers import LAYERS
 from components.products.base import MASK, Product
 from components.products.convert import read_canonical
@@ -56,7 +63,8 @@ LAYER_NAMES: Final = (
 #: Layers of a product whose every pixel is checked.
 _CHECKED: Final = ("los_displacement", "coherence", "wrapped_phase")
 
-#: Pixels that the median and the noise are taken from: their error is then below 0.2 % of the scatter.
+#: Pixels that the medians and the noise are taken from: the error for a whole map is then below 0.2 % of the
+#: scatter.
 SAMPLE_PIXELS: Final = 1_000_000
 
 #: Smallest noise that a map is given [mm/yr], so that a constant map divides by something.
@@ -118,12 +126,13 @@ class Job:
         )
 
 
-class _Sample(NamedTuple):
-    """Valid pixels of one block, thinned evenly, and the block's counts."""
+class _Block(NamedTuple):
+    """Valid pixels of one block, thinned evenly; its counts by reason; valid pixels by cell."""
 
-    displacement: npt.NDArray[np.float32]
-    coherence: npt.NDArray[np.float32] | None
+    sample: Sample
     counts: dict[str, int]
+    cells: tuple[slice, slice]
+    by_cell: npt.NDArray[np.int32]
 
 
 class Survey(NamedTuple):
@@ -133,14 +142,14 @@ class Survey(NamedTuple):
     ----------
     counts : dict of str to int
         Pixels by reason.
-    reference : Reference
+    references : Referencing
         Subtracted from the displacement.
     sigma_velocity : float
-        Noise of the map [mm/yr].
+        Noise of the map after that [mm/yr].
     """
 
     counts: dict[str, int]
-    reference: Reference
+    references: Referencing
     sigma_velocity: float
 
 
@@ -229,7 +238,7 @@ def check_source(product: Product, side: int, progress: Progress) -> None:
 
 
 def survey(job: Job, progress: Progress) -> Survey:
-    """First pass: check, count, and take the sample for reference and noise.
+    """First pass: check, count, and take the sample for references and noise.
 
     Parameters
     ----------
@@ -252,20 +261,22 @@ def survey(job: Job, progress: Progress) -> Survey:
 
     # The phase is only stored: where it was checked on its own grid, this pass can do without.
     skip = None if job.passes_through else "wrapped_phase"
+    cells = Cells(job.shape, _cell_side(job))
 
-    def work(window: Window) -> _Sample:
+    def work(window: Window) -> _Block:
         blocks = job.read(window, skip)
         found = job.validity(window, blocks)
         chosen = np.flatnonzero(found.valid)[::stride]
         coherence = blocks.get("coherence")
-        return _Sample(
+        sample = Sample(
             blocks["los_displacement"].ravel()[chosen],
             None if coherence is None else coherence.ravel()[chosen],
-            found.counts,
+            cells.index(chosen, window.width, window.row, window.col),
         )
+        return _Block(sample, found.counts, *cells.count(found.valid, window.row, window.col))
 
-    samples = for_each_block(job.shape, job.sides.shard, work, progress, "check")
-    counts = {name: sum(s.counts[name] for s in samples) for name in ("total", *REASONS, "valid")}
+    blocks = for_each_block(job.shape, job.sides.shard, work, progress, "check")
+    counts = {name: sum(b.counts[name] for b in blocks) for name in ("total", *REASONS, "valid")}
     if counts["valid"] == 0:
         why = ", ".join(f"{counts[name]} {name}" for name in REASONS)
         raise InputError(
@@ -273,18 +284,54 @@ def survey(job: Job, progress: Progress) -> Survey:
             f"none of {counts['total']} pixels is valid ({why})",
             path=job.product.path,
         )
-    displacement = np.concatenate([s.displacement for s in samples])
-    parts = [s.coherence for s in samples if s.coherence is not None]
-    coherence = np.concatenate(parts) if parts else None
-    reference = Reference(0.0, 0, 0.0)
-    if job.cfg.reference == "median":
-        reference = stable_median(displacement, coherence, job.cfg.reference_coherence)
-    # The noise is that of the map after referencing: a constant does not change it.
-    sigma = mad_sigma(velocity(displacement, job.product.days))
-    return Survey(counts, reference, max(sigma, SIGMA_FLOOR))
+    parts = [b.sample.coherence for b in blocks if b.sample.coherence is not None]
+    sample = Sample(
+        np.concatenate([b.sample.displacement for b in blocks]),
+        np.concatenate(parts) if parts else None,
+        np.concatenate([b.sample.cell for b in blocks]),
+    )
+    by_cell = np.zeros(cells.shape, dtype=np.int32)
+    for block in blocks:
+        by_cell[block.cells] += block.by_cell
+    references = _references(job, sample, counts["valid"], cells, by_cell)
+    # The noise is that of the map after referencing. A constant of the whole map does not change it.
+    level = sample.displacement - references.beside_first(sample.cell)
+    sigma = mad_sigma(velocity(level, job.product.days))
+    return Survey(counts, references, max(sigma, SIGMA_FLOOR))
 
 
-def convert(path: Path, job: Job, meta: dict[str, Any], progress: Progress) -> None:
+def _cell_side(job: Job) -> int:
+    """Side of the cells that tell components; the whole map where these are not asked for."""
+    return cell_side(_pixel_m(job)) if job.cfg.reference == "component" else max(job.shape)
+
+
+def _pixel_m(job: Job) -> float:
+    return abs(float(job.geobox.resolution.x))
+
+
+def _references(
+    job: Job, sample: Sample, n_valid: int, cells: Cells, by_cell: npt.NDArray[np.int32]
+) -> Referencing:
+    cfg, pixel_km2 = job.cfg, _pixel_m(job) ** 2 / 1e6
+    match cfg.reference:
+        case "none":
+            return Referencing()
+        case "median":
+            return whole_map(sample, cfg.reference_coherence, n_valid * pixel_km2)
+        case "component":
+            return by_component(
+                cells,
+                by_cell,
+                sample,
+                threshold=cfg.reference_coherence,
+                least_km2=cfg.reference_km2_min,
+                pixel_km2=pixel_km2,
+            )
+
+
+def convert(
+    path: Path, job: Job, references: Referencing, meta: dict[str, Any], progress: Progress
+) -> None:
     """Second pass: declare the store, then convert and write it shard by shard.
 
     Parameters
@@ -293,22 +340,24 @@ def convert(path: Path, job: Job, meta: dict[str, Any], progress: Progress) -> N
         The new store.
     job : Job
         The product.
+    references : Referencing
+        Subtracted from the displacement.
     meta : dict
-        Of the artefact; ``reference_m`` is subtracted from the displacement.
+        Of the artefact.
     progress : Progress
         Step ``write``.
     """
     product, days = job.product, job.product.days
     names = [*LAYER_NAMES, *(n for n in ("wrapped_phase",) if n in product.layers)]
-    attrs = {k: v for k, v in meta.items() if k not in {"counts", "grid"}}
+    attrs = {k: v for k, v in meta.items() if k not in {"counts", "components", "grid"}}
     create_store(path, job.geobox, [LAYERS[name] for name in names], job.sides, attrs)
     writer = StoreWriter(path)
-    reference = np.float32(meta["reference_m"])
 
     def work(window: Window) -> None:
         blocks = job.read(window)
         valid = job.validity(window, blocks).valid
-        displacement = blocks["los_displacement"] - reference
+        subtracted = references.at(window.row, window.col, (window.height, window.width))
+        displacement = blocks["los_displacement"] - subtracted
         out: dict[str, npt.NDArray[Any]] = {
             "los_displacement": displacement,
             "los_velocity": velocity(displacement, days),

@@ -10,7 +10,7 @@ atmosphere count.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -114,41 +114,50 @@ def traits(
     mask = np.zeros((r1 - r0, c1 - c0), bool)
     mask[top - r0 : top - r0 + height, left - c0 : left - c0 + width] = instance.mask
     cut = {name: layers[name][view] for name in LAYERS if name in layers}
+    away = ndimage.distance_transform_edt(~mask)
+    axes = _axes(instance.mask)
     found = dict.fromkeys(TRAITS, np.nan)
-    found |= _outline(instance)
-    found |= _ground(mask, cut)
-    found |= _motion(mask, cut)
+    found |= _outline(instance, axes)
+    found |= _ground(mask, away, cut)
+    found |= _motion(mask, away, axes.long, cut)
     return np.array([found[name] for name in TRAITS])
 
 
-def _outline(instance: Instance) -> dict[str, float]:
+class _Axes(NamedTuple):
+    """Of an outline: variances along both axes [px²], and the direction of the long one (row, column)."""
+
+    major: float
+    minor: float
+    long: NDArray[np.float64]
+
+
+def _axes(mask: NDArray[np.bool_]) -> _Axes:
+    at = np.argwhere(mask).astype(np.float64)
+    at -= at.mean(axis=0)
+    # A pixel has an extent of its own: 1/12 in every direction.
+    values, vectors = np.linalg.eigh(at.T @ at / len(at) + np.eye(2) / 12)
+    return _Axes(float(values[1]), float(values[0]), vectors[:, 1])
+
+
+def _outline(instance: Instance, axes: _Axes) -> dict[str, float]:
     """What the network says, and the outline's shape."""
     mask = instance.mask
     prob = instance.prob[mask]
     score = min(max(instance.score, 1e-4), 1 - 1e-4)
-    major, minor, _ = _axes(mask)
     return {
         "network": float(np.log(score / (1 - score))),
         "certainty": float(prob.mean()),
         "doubt": float((prob < 0.8).mean()),
         "size": float(np.log(mask.sum())),
-        "elongation": float(np.sqrt(major / minor)),
+        "elongation": float(np.sqrt(axes.major / axes.minor)),
         "fill": float(mask.mean()),
     }
 
 
-def _axes(mask: NDArray[np.bool_]) -> tuple[float, float, NDArray[np.float64]]:
-    """Variance along the long and the short axis of an outline, and the long one's direction."""
-    at = np.argwhere(mask).astype(np.float64)
-    at -= at.mean(axis=0)
-    # A pixel has an extent of its own: 1/12 in every direction.
-    values, vectors = np.linalg.eigh(at.T @ at / len(at) + np.eye(2) / 12)
-    return float(values[1]), float(values[0]), vectors[:, 1]
-
-
-def _ground(mask: NDArray[np.bool_], cut: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+def _ground(
+    mask: NDArray[np.bool_], away: NDArray[np.float64], cut: Mapping[str, NDArray[Any]]
+) -> dict[str, float]:
     """Coherence and terrain inside and around."""
-    away = ndimage.distance_transform_edt(~mask)
     ring = (away > _RING[0]) & (away <= _RING[1])
     far = (away > _FAR[0]) & (away <= _FAR[1])
     valid = cut["valid"]
@@ -177,13 +186,17 @@ def _ground(mask: NDArray[np.bool_], cut: Mapping[str, NDArray[Any]]) -> dict[st
     return out
 
 
-def _motion(mask: NDArray[np.bool_], cut: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+def _motion(
+    mask: NDArray[np.bool_],
+    away: NDArray[np.float64],
+    long: NDArray[np.float64],
+    cut: Mapping[str, NDArray[Any]],
+) -> dict[str, float]:
     """Velocity: how it stands out, how it is spread over the outline, what kind of motion explains it."""
     valid = cut["valid"]
     velocity = np.where(valid, cut["los_velocity"], np.nan)
     inside = mask & np.isfinite(velocity)
     out = {"valid": float(inside.sum() / mask.sum())}
-    away = ndimage.distance_transform_edt(~mask)
     measured = np.isfinite(velocity) & ~mask
     ring = velocity[measured & (away > _RING[0]) & (away <= _RING[1])]
     if inside.sum() < _LEAST or len(ring) < _LEAST:
@@ -219,9 +232,9 @@ def _motion(mask: NDArray[np.bool_], cut: Mapping[str, NDArray[Any]]) -> dict[st
     out["block"] = _left(v, block, power)
     at = np.argwhere(inside).astype(np.float64)
     at -= at.mean(axis=0)
-    out["trend"] = abs(_correlation(at @ _axes(mask)[2], v))
+    out["trend"] = abs(_correlation(at @ long, v))
     out |= _sliding(v, dome, power, sign, inside, cut)
-    out |= _downslope(v, at, mask, inside, cut)
+    out |= _downslope(v, at, long, inside, cut)
     return out
 
 
@@ -258,7 +271,7 @@ def _sliding(
 def _downslope(
     v: NDArray[np.float64],
     at: NDArray[np.float64],
-    mask: NDArray[np.bool_],
+    long: NDArray[np.float64],
     inside: NDArray[np.bool_],
     cut: Mapping[str, NDArray[Any]],
 ) -> dict[str, float]:
@@ -273,7 +286,7 @@ def _downslope(
     length = float(np.hypot(*down))
     out = {"aspect_spread": 1.0 - length}
     if length > 1e-6:
-        out["along_slope"] = abs(float(_axes(mask)[2] @ down)) / length
+        out["along_slope"] = abs(float(long @ down)) / length
         out["trend_slope"] = _correlation(at @ down, v)
     return out
 
