@@ -81,6 +81,30 @@ def coded_os_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, where it is not there, and see that files can be written into it.
+
+    Parameters
+    ----------
+    folder : Path
+        With all its parents.
+
+    Raises
+    ------
+    WorkspaceError
+        SW-201 where it cannot be made or written to, SW-202 on a full disk.
+    """
+    with coded_os_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except FileExistsError:
+            raise WorkspaceError("SW-201", "there is a file of this name", path=folder) from None
+        except FileNotFoundError as e:  # a file system that makes no folders, such as /proc
+            raise WorkspaceError("SW-201", "cannot make this folder", path=folder) from e
+
+
 class Workspace:
     """One region's folder.
 
@@ -99,17 +123,7 @@ class Workspace:
 
     def __init__(self, root: Path, ledger_url: str | None = None) -> None:
         self.root = Path(root).expanduser().resolve()
-        with coded_os_errors(self.root):
-            try:
-                self.root.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=self.root):
-                    pass
-            except FileExistsError:
-                raise WorkspaceError(
-                    "SW-201", "there is a file of this name", path=self.root
-                ) from None
-            except FileNotFoundError as e:  # a file system that makes no folders, such as /proc
-                raise WorkspaceError("SW-201", "cannot make this folder", path=self.root) from e
+        make_folder(self.root)
         self.ledger = Ledger(ledger_url or f"sqlite:///{self.root / 'ledger.sqlite'}")
 
     @property

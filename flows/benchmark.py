@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 from prefect import flow
 
 from components.config import Config
@@ -17,10 +16,11 @@ from components.evaluation.accuracy import publish_accuracy, read_accuracy
 from components.evaluation.accuracy_report import write_accuracy
 from components.evaluation.calibrate import write_card
 from components.evaluation.kept_maps import RegionMaps, find_map, keep_map
-from components.evaluation.real import REAL_MAPS, SURE_SCORE, describe, small_picture
+from components.evaluation.real import LIKELY, REAL_MAPS, describe, small_picture
+from components.inference.instance_file import load_instances
 from components.inference.predict import read_card
 from components.inference.run import INSTANCES
-from components.workspace import Artefact, read_artefact, write_json
+from components.workspace import Artefact, Workspace, make_folder, read_artefact, write_json
 from flows.inference import infer
 from flows.ingest import ingest
 from flows.pipeline import map_products
@@ -203,6 +203,7 @@ def benchmark_accuracy(
             the split val; without, it is that of the best F1.
     """
     networks = check_accuracy(weights, against or {})
+    make_folder(out.parent)  # before hours of work
     splits: tuple[simv1.Split, ...] = ("val", "test", "null") if split == "all" else (split,)
     chosen = simv1.regions(("val", *splits), regions, side)
     done = [_region(workspace / "regions", r, networks, config) for r in chosen]
@@ -220,7 +221,6 @@ def benchmark_accuracy(
         alarms=alarms if calibrate else None,
     )
     metrics = read_accuracy(found)
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_accuracy(metrics, out, _command(networks, split, regions, side))
     cards = tuple(
         write_card(networks[name], used["calibration"], used["score_threshold"])
@@ -262,7 +262,7 @@ def benchmark_real(
     infer_config = config.infer.model_copy(update={"weights": weights})
     settings = config.model_copy(update={"infer": infer_config})
     products = {real.name: describe(real, data, workspace / "products") for real in REAL_MAPS}
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     rows: list[dict[str, Any]] = []
     pictures: list[dict[str, str]] = []
     for real in REAL_MAPS:
@@ -273,9 +273,14 @@ def benchmark_real(
             raise InputError("SW-702", "the map was not published", path=folder)
         n, km2 = inventory.meta["n_landslides"], inventory.meta["mapped_km2"]
         rate = 1000 * n / km2 if km2 else None
-        scores = pd.read_parquet(inventory.folder / "landslides.parquet", columns=["score"])
-        sure = int((scores["score"] >= SURE_SCORE).sum())
-        rows.append({"label": real.about, "km2": km2, "n": n, "per_1000km2": rate, "sure": sure})
+        [detections] = Workspace(folder).artefacts("detections")
+        likely = sum(
+            i.score >= LIKELY and i.area_px >= config.inventory.min_pixels
+            for i in load_instances(detections.folder / INSTANCES)
+        )
+        rows.append(
+            {"label": real.about, "km2": km2, "n": n, "per_1000km2": rate, "likely": likely}
+        )
         [picture] = sorted(inventory.folder.glob("map_*.png"))
         target = out / f"real-{real.name}.jpg"
         small_picture(picture, target)
@@ -293,7 +298,7 @@ def benchmark_real(
             {"key": "km2", "label": "measured km²", "digits": 0},
             {"key": "n", "label": "detections"},
             {"key": "per_1000km2", "label": "per 1,000 km²", "digits": 1},
-            {"key": "sure", "label": f"of score {SURE_SCORE:g} and more"},
+            {"key": "likely", "label": f"from a score of {LIKELY:g} on"},
         ],
         "rows": rows,
         "n": f"{len(rows)} maps",

@@ -60,9 +60,12 @@ def write_weights(path: Path, preset: str = "rate", seed: int = 0, **card: Any) 
 def add_verifier(path: Path, seed: int = 0, **entries: Any) -> Path:
     """Give weights a second look of random numbers."""
     rng = np.random.default_rng(seed)
-    shapes = {"0.weight": (5, 2 * len(TRAITS)), "0.bias": (5,), "1.weight": (1, 5), "1.bias": (1,)}
-    tensors = {n: rng.normal(0, 0.5, s) for n, s in shapes.items()}
-    tensors |= {"centre": np.zeros(len(TRAITS)), "scale": np.ones(len(TRAITS))}
+    layers = tuple(
+        (rng.normal(0, 0.5, (wide, n)), rng.normal(0, 0.5, wide))
+        for wide, n in ((5, 2 * len(TRAITS)), (1, 5))
+    )
+    look = verifier.Verifier(np.zeros(len(TRAITS)), np.ones(len(TRAITS)), (layers,))
+    tensors = verifier.to_tensors(look)
     card = {"algorithm": verifier.ALGORITHM, "traits": list(TRAITS), **entries}
     numbers = {n: torch.from_numpy(t.astype(np.float32)) for n, t in tensors.items()}
     add_tensors(path, path, VERIFIER, numbers, {verifier.CARD_KEY: card})

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from components.inference.instances import Instance
 from components.inference.traits import LAYERS, MARGIN_PX, TRAITS, traits
@@ -85,8 +86,6 @@ def test_upslope_is_against_the_line_of_sight() -> None:
 
 
 def test_heave_is_a_dome_and_does_not_follow_the_line_of_sight() -> None:
-    from scipy import ndimage
-
     i, quiet = landslide(), ground(noise=0.2)
     depth = ndimage.distance_transform_edt(np.pad(i.mask, 1))[1:-1, 1:-1]
     dome = 1.0 - (1.0 - depth / depth.max()) ** 2
@@ -189,3 +188,22 @@ def test_at_the_edge_of_the_map_and_of_one_pixel() -> None:
     assert t["size"] == 0
     assert np.isfinite(t["network"])
     assert np.isnan(t["contrast"])
+
+
+def test_an_outline_that_is_too_wide_or_too_narrow_shows() -> None:
+    i, quiet = landslide(), ground(noise=1.0)
+    fits = known(i, moved(quiet, i, 30.0))
+    assert fits["quiet"] == fits["still"] == 0
+    assert fits["beyond"] < 0.1
+    half = i.mask & (np.arange(WIDTH) < WIDTH // 2)
+    v = quiet["los_velocity"].copy()
+    v[inside(i)] += np.where(half, 30.0, 0.0).astype(np.float32)
+    wide = known(i, {**quiet, "los_velocity": v})
+    assert wide["quiet"] == pytest.approx(0.5, abs=0.06)
+    whole = np.zeros((SIDE, SIDE), bool)
+    whole[inside(i)] = i.mask
+    # Two pixels wider on all sides than the outline, which diagonal steps round off.
+    grown = 30.0 * ndimage.binary_dilation(whole, iterations=2)
+    moving = (quiet["los_velocity"] + grown).astype(np.float32)
+    narrow = known(i, {**quiet, "los_velocity": moving})
+    assert narrow["beyond"] > 0.8

@@ -22,7 +22,14 @@ from components.inference.instances import Instance
 from components.inference.predict import read_card
 from components.inference.run import infer_cube
 from components.inference.traits import LAYERS, TRAITS, traits
-from components.inference.verifier import CARD_KEY, Verifier, load_verifier, prepared, verified
+from components.inference.verifier import (
+    CARD_KEY,
+    Verifier,
+    load_verifier,
+    prepared,
+    to_tensors,
+    verified,
+)
 from components.verification.candidates import collect
 from components.verification.fit import fit, fit_verifier
 from models.weights import RELEASED, VERIFIER, add_tensors, card_path, load_weights
@@ -36,9 +43,12 @@ def some_verifier(seed: int = 0) -> Verifier:
     return Verifier(
         np.zeros(T),
         np.ones(T),
-        (
-            (rng.normal(0, 0.4, (6, 2 * T)), rng.normal(0, 1, 6)),
-            (rng.normal(0, 1, (1, 6)), np.zeros(1)),
+        tuple(
+            (
+                (rng.normal(0, 0.4, (6, 2 * T)), rng.normal(0, 1, 6)),
+                (rng.normal(0, 1, (1, 6)), np.zeros(1)),
+            )
+            for _ in range(2)
         ),
     )
 
@@ -68,15 +78,17 @@ def instances(n: int, seed: int = 0) -> list[Instance]:
 # -- what it computes ------------------------------------------------------------------------------
 
 
-def test_the_perceptron_is_torchs() -> None:
+def test_the_perceptrons_are_torchs_and_their_mean_counts() -> None:
     v = some_verifier()
-    net = nn.Sequential(nn.Linear(2 * T, 6), nn.SiLU(), nn.Linear(6, 1)).double()
-    for layer, (weight, offset) in zip((net[0], net[2]), v.layers, strict=True):
-        layer.weight.data, layer.bias.data = torch.tensor(weight), torch.tensor(offset)
     values = np.random.default_rng(1).normal(0, 4, (50, T))
     values[3, :10] = np.nan
     x = torch.tensor(prepared(values, v.centre, v.scale))
-    want = torch.sigmoid(net(x))[:, 0].detach().numpy()
+    want = np.zeros(50)
+    for layers in v.members:
+        net = nn.Sequential(nn.Linear(2 * T, 6), nn.SiLU(), nn.Linear(6, 1)).double()
+        for layer, (weight, offset) in zip((net[0], net[2]), layers, strict=True):
+            layer.weight.data, layer.bias.data = torch.tensor(weight), torch.tensor(offset)
+        want += torch.sigmoid(net(x))[:, 0].detach().numpy() / len(v.members)
     np.testing.assert_allclose(v.probabilities(values), want, atol=1e-9)
 
 
@@ -130,13 +142,13 @@ def test_the_file_holds_network_and_verifier_apart(tmp_path: Path) -> None:
         assert torch.equal(a, b), name
     v = load_verifier(path, card)
     assert v is not None
-    assert [w.shape for w, _ in v.layers] == [(5, 2 * T), (1, 5)]
+    assert [[w.shape for w, _ in m] for m in v.members] == [[(5, 2 * T), (1, 5)]]
     # Fitted again: the former gives way, and the digest tells them apart.
     before = card["sha256"]
     add_verifier(path, seed=4)
     other = load_verifier(path, read_card(path))
     assert other is not None
-    assert not np.array_equal(other.layers[0][0], v.layers[0][0])
+    assert not np.array_equal(other.members[0][0][0], v.members[0][0][0])
     assert read_card(path)["sha256"] != before
 
 
@@ -166,14 +178,14 @@ def test_a_verifier_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         {
             "centre": torch.zeros(T),
             "scale": torch.zeros(T),  # would divide by nothing
-            "0.weight": torch.zeros(1, 2 * T),
-            "0.bias": torch.zeros(1),
+            "0.0.weight": torch.zeros(1, 2 * T),
+            "0.0.bias": torch.zeros(1),
         },
         {
             "centre": torch.zeros(T),
             "scale": torch.ones(T),
-            "0.weight": torch.full((1, 2 * T), torch.nan),
-            "0.bias": torch.zeros(1),
+            "0.0.weight": torch.full((1, 2 * T), torch.nan),
+            "0.0.bias": torch.zeros(1),
         },
     ):
         add_tensors(path, path, VERIFIER, tensors, {})
@@ -252,10 +264,9 @@ def test_the_same_candidates_give_the_same_verifier() -> None:
     state = torch.get_rng_state()
     a, b, other = (fit(values, hits, seed=s) for s in (1, 1, 2))
     assert torch.equal(state, torch.get_rng_state())  # nobody else's random numbers are touched
-    for (w1, b1), (w2, b2) in zip(a.layers, b.layers, strict=True):
-        np.testing.assert_array_equal(w1, w2)
-        np.testing.assert_array_equal(b1, b2)
-    assert not np.array_equal(a.layers[0][0], other.layers[0][0])
+    for name, tensor in to_tensors(a).items():
+        np.testing.assert_array_equal(tensor, to_tensors(b)[name])
+    assert not np.array_equal(a.members[0][0][0], other.members[0][0][0])
 
 
 SMALL = VerifierConfig(scenes=8, side=320, workers=1, seed=5)

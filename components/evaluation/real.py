@@ -52,8 +52,9 @@ class RealMap:
 _GAMMA: Final = "gamma_stack_mexico/cropA/geotiffs/cropA_20180106-20180130_VV_8rlks"
 _TEXAS: Final = "opera_dolphin_texas"
 
-#: A score that operators who fear false alarms may ask for; its detections are counted too.
-SURE_SCORE: Final = 0.7
+#: From this calibrated score on a detection is more likely a landslide than not; counted whatever the
+#: threshold.
+LIKELY: Final = 0.5
 
 REAL_MAPS: Final = (
     RealMap(

@@ -55,6 +55,9 @@ TRAITS: Final = {
     "stands_out": "the same over the scatter in the ring, asinh",
     "rim": "velocity of the rim less the ring's, by the sign of the contrast, over the scatter, asinh",
     "far": "velocity of the far ground less the ring's, likewise",
+    "quiet": "share of the pixels inside that stand out of the ring by less than twice the scatter",
+    "still": "share of those that stand out by less than the scatter",
+    "beyond": "share of the rim's pixels that stand out by twice the scatter or more",
     "spread": "scatter of velocity inside over that of the ring, asinh",
     "downslope": "mean C, by the sign of the contrast: positive where sliding explains it",
     "sight": "|mean C|",
@@ -209,13 +212,17 @@ def _motion(
     v *= sign
     rim = velocity[measured & (away > _RIM[0]) & (away <= _RIM[1])]
     far = velocity[measured & (away > _FAR[0]) & (away <= _FAR[1])]
-    for name, ground in (("rim", rim), ("far", far)):
-        if len(ground) >= _LEAST:
-            out[name] = float(np.arcsinh(sign * (_median(ground) - zero) / scatter))
+    for name, around in (("rim", rim), ("far", far)):
+        if len(around) >= _LEAST:
+            out[name] = float(np.arcsinh(sign * (_median(around) - zero) / scatter))
+    if len(rim) >= _LEAST:
+        out["beyond"] = float((sign * (rim - zero) >= 2.0 * scatter).mean())
     out |= {
         "noise": float(np.log(scatter)),
         "contrast": float(np.arcsinh(abs(contrast) / 10.0)),
         "stands_out": float(np.arcsinh(abs(contrast) / scatter)),
+        "quiet": float((v < 2.0 * scatter).mean()),
+        "still": float((v < scatter).mean()),
         "spread": float(np.arcsinh(v.std() / scatter)),
     }
     depth = ndimage.distance_transform_edt(mask)

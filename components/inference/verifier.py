@@ -42,27 +42,30 @@ _BLOCK: Final = 512
 #: Digits of a probability: fewer than sums of another order could change.
 _DIGITS: Final = 9
 
+#: Weights and offsets of a perceptron.
+Layers = tuple[tuple["NDArray[np.float64]", "NDArray[np.float64]"], ...]
+
 #: Reads `components.inference.traits.LAYERS` of a window.
 LayerReader = Callable[[Window], Mapping[str, "NDArray[Any]"]]
 
 
 @dataclass(frozen=True, eq=False)
 class Verifier:
-    """A perceptron over traits.
+    """Perceptrons over traits, whose mean counts (Lakshminarayanan et al. 2017, deep ensembles).
 
     Parameters
     ----------
     centre, scale : ndarray of float64, shape (T,)
         Middle and spread of each trait among the detections that it was fitted on; spreads > 0.
-    layers : tuple of (ndarray, ndarray)
-        Weights ``[out, in]`` and offsets ``[out]``. The first takes 2 T values: traits less their middle in
-        spreads, 0 where unknown, then 1 for each that is unknown. Between layers x·σ(x) (SiLU, Elfwing
-        et al. 2018); the last gives one logit.
+    members : tuple of tuple of (ndarray, ndarray)
+        Of each perceptron its layers: weights ``[out, in]`` and offsets ``[out]``. The first takes 2 T
+        values: traits less their middle in spreads, 0 where unknown, then 1 for each that is unknown.
+        Between layers x·σ(x) (SiLU, Elfwing et al. 2018); the last gives one logit.
     """
 
     centre: NDArray[np.float64]
     scale: NDArray[np.float64]
-    layers: tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]
+    members: tuple[Layers, ...]
 
     def probabilities(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Whether detections are landslides.
@@ -78,12 +81,16 @@ class Verifier:
             In [0, 1].
         """
         x = prepared(values, self.centre, self.scale)
-        for weight, offset in self.layers[:-1]:
-            x = x @ weight.T + offset
-            x = x * expit(x)
-        weight, offset = self.layers[-1]
-        out: NDArray[np.float64] = np.round(expit(x @ weight.T + offset)[:, 0], _DIGITS)
-        return out
+        out: NDArray[np.float64] = np.mean([_probability(x, m) for m in self.members], axis=0)
+        return np.round(out, _DIGITS)
+
+
+def _probability(x: NDArray[np.float64], layers: Layers) -> NDArray[np.float64]:
+    for weight, offset in layers[:-1]:
+        x = x @ weight.T + offset
+        x = x * expit(x)
+    weight, offset = layers[-1]
+    return np.asarray(expit(x @ weight.T + offset)[:, 0], np.float64)
 
 
 def prepared(
@@ -146,24 +153,67 @@ def load_verifier(weights: Path, card: Mapping[str, Any]) -> Verifier | None:
         with safe_open(weights, "numpy") as f:
             names = [n for n in f.keys() if n.startswith(VERIFIER)]  # noqa: SIM118 - not a mapping
             tensors = {n: np.asarray(f.get_tensor(n), np.float64) for n in names}
-        depth = sum(n.endswith(".weight") for n in names)
-        verifier = Verifier(
-            tensors[f"{VERIFIER}centre"],
-            tensors[f"{VERIFIER}scale"],
-            tuple(
-                (tensors[f"{VERIFIER}{k}.weight"], tensors[f"{VERIFIER}{k}.bias"])
-                for k in range(depth)
-            ),
-        )
+        verifier = from_tensors({n.removeprefix(VERIFIER): t for n, t in tensors.items()})
         sound = bool((verifier.scale > 0).all()) and all(
             bool(np.isfinite(t).all()) for t in tensors.values()
         )
-        fits = sound and verifier.probabilities(np.zeros((1, len(TRAITS)))).shape == (1,)
+        fits = (
+            sound
+            and bool(verifier.members)
+            and verifier.probabilities(np.zeros((1, len(TRAITS)))).shape == (1,)
+        )
     except (KeyError, ValueError, IndexError, OSError, SafetensorError) as e:
         raise ModelError("SW-401", f"its verifier is damaged: {e}", path=weights) from e
     if not fits:
         raise ModelError("SW-401", "its verifier holds values that cannot be", path=weights)
     return verifier
+
+
+def to_tensors(verifier: Verifier) -> dict[str, NDArray[np.float64]]:
+    """A verifier by names, as the weights' file holds it.
+
+    Parameters
+    ----------
+    verifier : Verifier
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``centre``, ``scale``, and ``<member>.<layer>.weight`` and ``.bias``.
+    """
+    out = {"centre": verifier.centre, "scale": verifier.scale}
+    for m, layers in enumerate(verifier.members):
+        for k, (weight, offset) in enumerate(layers):
+            out |= {f"{m}.{k}.weight": weight, f"{m}.{k}.bias": offset}
+    return out
+
+
+def from_tensors(tensors: Mapping[str, NDArray[np.float64]]) -> Verifier:
+    """The verifier that `to_tensors` named.
+
+    Parameters
+    ----------
+    tensors : mapping of str to ndarray
+
+    Returns
+    -------
+    Verifier
+
+    Raises
+    ------
+    KeyError, ValueError
+        Where a tensor is missing or has no such name.
+    """
+    numbers = [tuple(map(int, n.split(".")[:2])) for n in tensors if n.endswith(".weight")]
+    depth = {m: sum(a == m for a, _ in numbers) for m, _ in numbers}
+    return Verifier(
+        tensors["centre"],
+        tensors["scale"],
+        tuple(
+            tuple((tensors[f"{m}.{k}.weight"], tensors[f"{m}.{k}.bias"]) for k in range(depth[m]))
+            for m in range(len(depth))
+        ),
+    )
 
 
 def verified(

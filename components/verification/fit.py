@@ -14,7 +14,7 @@ from components.errors import ModelError, ProcessingError
 from components.inference.predict import read_card
 from components.inference.traits import TRAITS
 from components.inference.verifier import ALGORITHM as VERIFIER_ALGORITHM
-from components.inference.verifier import CARD_KEY, Verifier, prepared
+from components.inference.verifier import CARD_KEY, Verifier, prepared, to_tensors
 from components.progress import Progress, no_progress
 from components.provenance import digest
 from components.simulation.reserved import refuse_reserved
@@ -41,6 +41,7 @@ _RECALLS: Final = (0.8, 0.9, 0.95)
 #: Candidates of each kind without which there is nothing to fit.
 _LEAST: Final = 50
 
+_MEMBERS: Final = 3
 _HIDDEN: Final = (64, 32)
 _DROPOUT: Final = 0.1
 _BATCH: Final = 256
@@ -82,7 +83,7 @@ def fit_verifier(
     cfg : VerifierConfig
         Scenes, seed, processes.
     progress : Progress
-        Steps ``candidates`` (scenes) and ``fit`` (epochs).
+        Steps ``candidates`` (scenes) and ``fit`` (perceptrons).
 
     Returns
     -------
@@ -143,9 +144,7 @@ def fit_verifier(
         "calibration": None,
         "score_threshold": best_operating_point(at).score_threshold,
     }
-    tensors = {"centre": verifier.centre, "scale": verifier.scale}
-    for k, (weight, offset) in enumerate(verifier.layers):
-        tensors |= {f"{k}.weight": weight, f"{k}.bias": offset}
+    tensors = to_tensors(verifier)
     try:
         with coded_os_errors(target):
             add_tensors(
@@ -177,7 +176,7 @@ def fit(
     seed : int
         Of first weights, batches and dropout; the same gives the same verifier on the same machine.
     progress : Progress
-        Step ``fit``, in epochs.
+        Step ``fit``, in perceptrons.
 
     Returns
     -------
@@ -195,21 +194,28 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         torch.set_num_threads(1)  # sums in one order, whatever the machine's cores
-        net = _train(x, y, progress)
+        nets = []
+        for member in range(_MEMBERS):
+            progress("fit", member, _MEMBERS)
+            nets.append(_train(x, y))
+        progress("fit", _MEMBERS, _MEMBERS)
         torch.set_num_threads(threads)
-    layers = tuple(
-        (_numbers(layer.weight), _numbers(layer.bias))
-        for layer in net
-        if isinstance(layer, nn.Linear)
+    members = tuple(
+        tuple(
+            (_numbers(layer.weight), _numbers(layer.bias))
+            for layer in net
+            if isinstance(layer, nn.Linear)
+        )
+        for net in nets
     )
-    return Verifier(centre, scale, layers)
+    return Verifier(centre, scale, members)
 
 
 def _numbers(tensor: torch.Tensor) -> NDArray[np.float64]:
     return tensor.detach().numpy().astype(np.float64)
 
 
-def _train(x: torch.Tensor, y: torch.Tensor, progress: Progress) -> nn.Sequential:
+def _train(x: torch.Tensor, y: torch.Tensor) -> nn.Sequential:
     modules: list[nn.Module] = []
     width = x.shape[1]
     for hidden in _HIDDEN:
@@ -219,15 +225,13 @@ def _train(x: torch.Tensor, y: torch.Tensor, progress: Progress) -> nn.Sequentia
     optimiser = torch.optim.AdamW(net.parameters(), _RATE, weight_decay=_DECAY)
     batches = -(-len(x) // _BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=_EPOCHS * batches)
-    for epoch in range(_EPOCHS):
-        progress("fit", epoch, _EPOCHS)
+    for _ in range(_EPOCHS):
         for chosen in torch.split(torch.randperm(len(x)), _BATCH):
             loss = nn.functional.binary_cross_entropy_with_logits(net(x[chosen])[:, 0], y[chosen])
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-    progress("fit", _EPOCHS, _EPOCHS)
     return net.eval()
 
 
