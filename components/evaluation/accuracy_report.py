@@ -110,7 +110,7 @@ def _head(metrics: Mapping[str, Any]) -> list[str]:
             methods.append(
                 f"- **{method_label(name)}**: form `{m['form']}`, input `{m['preset']}`, {size} "
                 f"parameters, {look}"
-                f"sha256 `{m['sha256'][:12]}…`; threshold {m['score_min']:.2f} of the calibrated "
+                f"sha256 `{m['sha256'][:12]}…`; threshold {m['score_min']:.4g} of the calibrated "
                 f"score ({calibration}), both from {m['source']}{rule}."
             )
     return [
@@ -272,7 +272,7 @@ def _thresholds(metrics: Mapping[str, Any]) -> list[str]:
     keys = [("precision", 3), ("recall", 3), ("f1", 3), ("fp_per_1000km2", 2)]
     cells = [
         [
-            f"{r['score_min']:.2f}" + (" (operating)" if r["operating"] else ""),
+            f"{r['score_min']:.4g}" + (" (operating)" if r["operating"] else ""),
             *(cell(r[k], digits) for k, digits in keys),
         ]
         for r in rows

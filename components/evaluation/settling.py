@@ -206,11 +206,12 @@ def settle(
 
 
 def _few_alarms(false: NDArray[np.float64], km2: float, alarms: float) -> float:
-    """The least threshold that leaves so many false alarms per 1,000 km² or fewer; else the highest."""
-    for threshold in THRESHOLDS:
-        if 1000.0 * (false >= threshold).sum() <= alarms * km2:
-            return float(threshold)
-    return float(THRESHOLDS[-1])
+    """The least threshold, in ten-thousandths, that leaves so many false alarms per 1,000 km² or fewer."""
+    allowed = int(alarms * km2 / 1000.0)
+    if len(false) <= allowed:
+        return float(THRESHOLDS[0])
+    first_out = np.sort(false)[::-1][allowed]
+    return float(min(max(np.floor(1e4 * first_out + 1.0) / 1e4, THRESHOLDS[0]), 1.0))
 
 
 def tuned(validation: Sequence[Loaded], min_pixels: int) -> Setting:

@@ -273,7 +273,7 @@ def _settings(works: Sequence[MapWork], cfg: InventoryConfig) -> dict[str, str]:
 
     thresholds = sorted({w.score_min for w in works})
     return {
-        "Score threshold": ", ".join(f"{t:.2f}" for t in thresholds),
+        "Score threshold": ", ".join(f"{t:.4g}" for t in thresholds),
         "Minimum mapping unit": f"{cfg.min_pixels} pixels",
         "Stitched detections": total("detections"),
         "Left out below the score threshold": total("below_score"),

@@ -93,7 +93,8 @@ def draw_entry(
         read_overview(reader, Window(0, 0, *shape), geobox.affine, MAX_PX),
         outlines,
         title=f"{entry.track} · {entry.dates}",
-        subtitle=f"{number(entry.n_landslides)} landslides, {number(entry.area_km2, 2)} km², "
+        subtitle=f"{number(entry.n_landslides)} landslide{'' if entry.n_landslides == 1 else 's'}, "
+        f"{number(entry.area_km2, 2)} km², "
         f"on {number(entry.mapped_km2)} km² of measured ground",
         crs=crs_name(geobox_to_dict(geobox)["crs"]),
     )
