@@ -116,8 +116,8 @@ class ResNetTrunk(nn.Module):
                 if isinstance(weight, Tensor):
                     nn.init.zeros_(weight)
 
-    def stem(self, x: Tensor) -> Tensor:
-        """What the first stage reads.
+    def entry(self, x: Tensor) -> Tensor:
+        """What the first stage reads, before its rectifier.
 
         Parameters
         ----------
@@ -127,11 +127,11 @@ class ResNetTrunk(nn.Module):
         Returns
         -------
         Tensor
-            float [B, widths[0], h, w] at the finest stride, not negative.
+            float [B, widths[0], h, w] at the finest stride.
         """
         if self.contrast is not None:
             x = self.contrast(x)
-        y: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        y: Tensor = self.maxpool(self.bn1(self.conv1(x)))
         return y
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
@@ -147,7 +147,8 @@ class ResNetTrunk(nn.Module):
         OrderedDict of Tensor
             ``"0"``, ``"1"``, …: [B, out_channels[i], H / strides[i], W / strides[i]].
         """
-        x = self.stem(x)
+        # Of the largest value, which the pooling takes, the rectifier may as well come later.
+        x = self.relu(self.entry(x))
         out: OrderedDict[str, Tensor] = OrderedDict()
         for i, name in enumerate(self.stage_names):
             x = self.get_submodule(name)(x)

@@ -44,6 +44,9 @@ GUIDE_REACH: Final = 2
 #: Where more than this share of a level is possible, a plain convolution is faster.
 DENSE_SHARE: Final = 0.3
 
+#: Suppression begins with so many boxes for each that is wanted.
+NMS_FIRST: Final = 5
+
 #: Rows of the matrix products are filled up to multiples of these: a library keeps one prepared kernel for
 #: every shape that it has met, and memory would grow with each new number of cells, boxes or masks.
 CELL_ROWS: Final = 512
@@ -107,10 +110,8 @@ class _InputCast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous()
-        if self.contrast is not None:
-            x = self.contrast(x)
-        # In two steps: together they are slower.
-        return x.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        x = x.to(self.dtype) if self.contrast is None else self.contrast(x, self.dtype)
+        return x.contiguous(memory_format=torch.channels_last)
 
 
 class InferenceNetwork(nn.Module):
@@ -211,7 +212,7 @@ class InferenceNetwork(nn.Module):
             float [B, classes, h, w] at the finest level; None for a form without a guide.
         """
         if self._quantised is not None:
-            return self._quantised(self.backbone.trunk.stem(images))
+            return self._quantised(self.backbone.trunk.entry(images))
         levels = self.backbone(images)
         if self.guide is None:
             return levels, None
@@ -261,9 +262,24 @@ class InferenceNetwork(nn.Module):
             box = clip_boxes_to_image(torch.cat(boxes), size)
             keep = remove_small_boxes(box, self.rpn.min_size)
             score, level = torch.cat(scores)[keep], torch.cat(numbers)[keep]
-            best = batched_nms(box[keep], score, level, self.rpn.nms_thresh)[:wanted]
+            best = self._kept(box[keep], score, level, wanted)
             out.append(box[keep[best]])
         return out
+
+    def _kept(self, boxes: Tensor, scores: Tensor, levels: Tensor, wanted: int) -> Tensor:
+        """The best boxes that no better one of their level suppresses, `wanted` at most, best first.
+
+        A box is suppressed by better ones only: where the first few leave enough, the others, whose
+        pairs would be many more, need not be looked at.
+        """
+        order = scores.argsort(descending=True, stable=True)
+        n = NMS_FIRST * wanted
+        while True:
+            few = order[:n]
+            best = batched_nms(boxes[few], scores[few], levels[few], self.rpn.nms_thresh)[:wanted]
+            if len(best) == wanted or n >= len(order):
+                return few[best]
+            n *= 2
 
     def _anchors(
         self, level: int, features: Tensor, possible: Tensor | None, shape: torch.Size
@@ -302,21 +318,22 @@ class InferenceNetwork(nn.Module):
         head = self.rpn.head
         conv = head.conv[0][0]
         channels, height, width = features.shape[1:]
+        n = len(cells)
+        cells = torch.cat([cells, cells[:1].expand(-n % CELL_ROWS if n else 0)])
         rows = features.permute(0, 2, 3, 1).reshape(-1, channels)
         step = torch.arange(-1, 2, device=cells.device)
         y = (cells // width % height)[:, None] + step
         x = (cells % width)[:, None] + step
-        inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
+        beyond = ((y < 0) | (y >= height))[:, :, None] | ((x < 0) | (x >= width))[:, None, :]
         image = cells // (height * width) * height
         y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
-        index = (image[:, None, None] + y[:, :, None]) * width + x[:, None, :]
-        near = rows[index.flatten()].view(len(cells), 9, channels)
-        near = near * inside.view(len(cells), 9, 1)
+        index = (image[:, None] + y)[:, :, None] * width + x[:, None, :]
+        near = rows.index_select(0, index.flatten())
+        near.index_fill_(0, torch.nonzero(beyond.flatten())[:, 0], 0)
         weight = conv.weight.permute(0, 2, 3, 1).flatten(1)
-        filled = _filled(near.flatten(1), CELL_ROWS)
-        hidden = functional.linear(filled, weight, conv.bias).relu()
+        hidden = functional.linear(near.view(len(cells), 9 * channels), weight, conv.bias).relu_()
         logits, deltas = (
-            functional.linear(hidden, layer.weight.flatten(1), layer.bias)[: len(cells)]
+            functional.linear(hidden, layer.weight.flatten(1), layer.bias)[:n]
             for layer in (head.cls_logits, head.bbox_pred)
         )
         return logits, deltas

@@ -205,7 +205,8 @@ class QuantisedFeatures:
         Parameters
         ----------
         x : Tensor
-            What the first stage reads, not negative: real [B, C, h, w].
+            What the first stage reads, before its rectifier: real [B, C, h, w]. Bytes of what is not
+            negative cut off the rest.
 
         Returns
         -------
@@ -228,7 +229,7 @@ class QuantisedFeatures:
         hidden = self._hidden[1](hidden, self._logits.read, relu=True)
         logits = self._logits(hidden)
         prob = (logits.float().sigmoid() * STEPS).round_().to(torch.uint8)
-        context = torch.cat([hidden, prob], dim=1).contiguous(memory_format=torch.channels_last)
+        context = _side_by_side(hidden, prob)
         levels[0] = self._context[0].add(context, levels[0], None)
         pooled = self._context[1](context)
         for level in levels[1:]:
@@ -250,6 +251,11 @@ class QuantisedFeatures:
                 above = self._lateral[i].add(found[i], wide, self._smooth[i + 1].read, give)
             levels.insert(0, self._smooth[i](above))
         return levels
+
+
+def _side_by_side(*parts: Tensor) -> Tensor:
+    """Channels of several tensors in one, channels last (`torch.cat` would lay them out channels first)."""
+    return torch.cat([p.permute(0, 2, 3, 1) for p in parts], dim=-1).permute(0, 3, 1, 2)
 
 
 def _context(guide: FootprintGuide, hidden: Scale, side: int, dtype: torch.dtype) -> QuantisedConv:

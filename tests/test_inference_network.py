@@ -204,7 +204,7 @@ def test_a_guide_that_holds_everything_possible_changes_nothing() -> None:
         assert torch.equal(one.boxes, two.boxes)
 
 
-@given(st.integers(1, 12), st.integers(1, 12), st.sampled_from([1, 3, 7, 9]))
+@given(st.integers(1, 12), st.integers(1, 12), st.sampled_from([1, 3, 7, 9, 41, 183]))
 def test_local_contrast_is_the_difference_to_the_mean_of_known_neighbours(
     height: int, width: int, window: int
 ) -> None:

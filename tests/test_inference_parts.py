@@ -28,7 +28,7 @@ from components.config import InferConfig, IngestConfig, RegionConfig
 from components.cube.ingest import ingest_products
 from components.cube.read import cube_info, list_cubes, read_layers
 from components.dataset.presets import render
-from components.errors import ModelError, ProcessingError, WorkspaceError
+from components.errors import ModelError, ProcessingError
 from components.grid.windows import Window
 from components.inference import predict as prediction
 from components.inference.instance_file import load_instances
@@ -506,22 +506,6 @@ def test_weights_that_vanish_in_mid_run_do_no_harm(
     with pytest.raises(ModelError) as e:
         infer_cube(ws, cube, weights, CFG)
     assert e.value.code == "SW-401"
-
-
-def test_a_shard_that_vanishes_before_stitching_is_a_coded_error(
-    region: tuple[Path, Path], tmp_path: Path
-) -> None:
-    ws, cube = copy(region, tmp_path / "ws")
-
-    def remove() -> None:
-        (work,) = (ws.root / "work").iterdir()
-        (work / "shard-000000.npz").unlink()
-
-    with pytest.raises(WorkspaceError) as e:
-        infer_cube(ws, cube, region[1], CFG, after_first_shard(remove))
-    assert e.value.code == "SW-206"
-    assert ws.artefacts("detections") == []
-    assert infer_cube(ws, cube, region[1], CFG).meta["windows"]["failed"] == 0
 
 
 FULL_DISK = """

@@ -97,7 +97,7 @@ def test_ranges_are_the_ends_of_what_the_convolutions_read() -> None:
     plain = InferenceNetwork(model, torch.float32)
     ranges = activation_ranges(plain, [batch])
     with torch.inference_mode():
-        stem = plain.backbone.trunk.stem(batch)
+        stem = plain.backbone.trunk.entry(batch).relu()
     low, high = ranges["layer1.0.conv1"]
     assert low == 0.0
     assert float((stem <= high).float().mean()) == pytest.approx(0.9999, abs=5e-5)

@@ -113,23 +113,29 @@ def render(
     valid = _valid(preset, layers)
     if preset == "fringe_rgb":
         return _fringe(_float(layers["los_displacement"]), valid, CYCLE_M)
-    made: dict[str, Float] = {"valid": valid.astype(np.float32)}
-    for name in CHANNELS[preset]:
-        if name in {"cos", "sin"}:
-            psi = _float(layers["los_displacement"]) * np.float32(2.0 * np.pi / CYCLE_M)
-            made[name] = _where(valid, np.cos(psi) if name == "cos" else np.sin(psi))
-        elif name == "velocity":
-            scaled = _float(layers["los_velocity"]) / np.float32(_sigma(sigma_velocity))
-            made[name] = _where(valid, np.arcsinh(scaled) * np.float32(0.5))
-        elif name == "coherence":
-            made[name] = _where(valid, _optional(layers, "coherence", valid.shape))
-        elif name == "los_sensitivity":
-            made[name] = _optional(layers, "los_sensitivity", valid.shape)
+    # What is not written stays 0: unknown.
+    out = np.zeros((len(CHANNELS[preset]), *valid.shape), np.float32)
+    channels = dict(zip(CHANNELS[preset], out, strict=True))
+    if "cos" in channels:
+        psi = _float(layers["los_displacement"]) * np.float32(2.0 * np.pi / CYCLE_M)
+        np.copyto(channels["cos"], np.cos(psi), where=valid)
+        np.copyto(channels["sin"], np.sin(psi), where=valid)
+    if "velocity" in channels:
+        scaled = np.arcsinh(_float(layers["los_velocity"]) / np.float32(_sigma(sigma_velocity)))
+        np.multiply(scaled, np.float32(0.5), out=channels["velocity"], where=valid)
+    if "valid" in channels:
+        channels["valid"][:] = valid
+    for name in OPTIONAL_LAYERS & channels.keys() & layers.keys():
+        values = _float(layers[name])
+        known = np.isfinite(values)
+        if name == "coherence":
+            known &= valid
         elif name == "relative_height":
-            made[name] = _height(layers, valid.shape)
+            values = np.maximum(values, np.float32(LOWEST_HEIGHT))
         elif name == "slope":
-            made[name] = _optional(layers, "slope", valid.shape) / np.float32(SLOPE_SCALE_DEG)
-    return np.ascontiguousarray(np.stack([made[name] for name in CHANNELS[preset]]))
+            values = values / np.float32(SLOPE_SCALE_DEG)
+        np.copyto(channels[name], values, where=known)
+    return out
 
 
 def brightness(
@@ -187,22 +193,3 @@ def _sigma(sigma_velocity: float) -> float:
 
 def _float(array: NDArray[np.generic]) -> Float:
     return np.asarray(array).astype(np.float32, copy=False)
-
-
-def _where(valid: NDArray[np.bool_], values: Float) -> Float:
-    return np.where(valid, values, np.float32(0.0)).astype(np.float32, copy=False)
-
-
-def _optional(
-    layers: Mapping[str, NDArray[np.generic]], name: str, shape: tuple[int, ...]
-) -> Float:
-    if name not in layers:
-        return np.zeros(shape, np.float32)
-    return np.nan_to_num(_float(layers[name]), nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _height(layers: Mapping[str, NDArray[np.generic]], shape: tuple[int, ...]) -> Float:
-    if "relative_height" not in layers:
-        return np.zeros(shape, np.float32)
-    height = _float(layers["relative_height"])
-    return _where(np.isfinite(height), np.maximum(height, np.float32(LOWEST_HEIGHT)))

@@ -159,7 +159,8 @@ def _begin(plan: Plan, number: int, windows: Sequence[Ready], predictor: Predict
 
 
 def _stack(windows: Sequence[Ready]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    return np.stack([r.image for r in windows if r.image is not None])
+    images = [r.image for r in windows if r.image is not None]
+    return np.stack(images) if len(images) > 1 else images[0][None]
 
 
 def _read_ahead(plan: Plan, missing: Sequence[int]) -> Generator[list[Ready], None, None]:

@@ -10,33 +10,26 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
-from components.cube.read import read_layers
-from components.errors import ModelError, ProcessingError, WorkspaceError
+from components.errors import ModelError, ProcessingError
 from components.inference import stitch as stitching
-from components.inference.calibration import Calibration, calibrated, checked_calibration
+from components.inference.calibration import checked_calibration
 from components.inference.compute import MemoryGuard, work_through
-from components.inference.instance_file import InstanceWriter
-from components.inference.instances import Detection, Instance
+from components.inference.following import Following, stitch_shards
 from components.inference.plan import MACHINE_KEYS, Plan, make_plan, window_key
-from components.inference.read import QUIET, WINDOW_ERRORS, reason
+from components.inference.read import QUIET
 from components.inference.shards import STATES, WindowRow, load_shard, shard_path, window_row
-from components.inference.traits import LAYERS
 from components.inference.verifier import ALGORITHM as VERIFYING
-from components.inference.verifier import Verifier, load_verifier, verified
+from components.inference.verifier import load_verifier
 from components.progress import Progress, no_progress
 from components.workspace import Artefact, Workspace, coded_os_errors, stage_key, write_json
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from components.config import InferConfig
-    from components.grid import Window
 
 #: Stitched landslides inside the artefact.
 INSTANCES: Final = "instances.npz"
@@ -114,26 +107,6 @@ def infer_cube(
     with coded_os_errors(plan.work):
         plan.work.mkdir(parents=True, exist_ok=True)
     clock = _Clock(plan.work / "timing.json")
-    rows: dict[int, WindowRow] = {}
-    missing = []
-    for number, ids in enumerate(plan.shards):
-        stored = load_shard(shard_path(plan.work, number), ids)
-        if stored is None:
-            missing.append(number)
-        else:
-            rows.update((r.window_id, window_row(r)) for r in stored)
-    ws.ledger.record_windows(plan.window_key, map(_ledger_row, rows.values()))
-    progress("infer", len(rows), len(plan.windows))
-    if missing:
-        for shard in _computed(plan, missing, cube, weights, clock):
-            rows.update((r.window_id, r) for r in shard)
-            ws.ledger.record_windows(plan.window_key, map(_ledger_row, shard))
-            clock.lap(windows=len(shard))
-            progress("infer", len(rows), len(plan.windows))
-    ordered = [rows[i] for i in range(len(plan.windows))]
-    _refuse_gaps(ordered, plan)
-
-    progress("stitch", 0, 1)
     meta: dict[str, Any] = {
         "track": plan.cube.track,
         "period": plan.cube.period,
@@ -147,15 +120,53 @@ def infer_cube(
         "calibration": calibration,
         "score_min": cfg.score_min,
         "window_key": plan.window_key,
-        "windows": _window_counts(ordered),
-        "precision": dict(Counter(r.precision for r in ordered if r.precision)),
     }
     with ws.publish("detections", final, key, meta) as folder:
-        meta |= _stitch(ws, plan, verifier, calibration, folder / INSTANCES)
-        write_json(folder / WINDOWS, [_window_facts(plan, r) for r in ordered])
+        stitched = partial(stitch_shards, ws, plan, verifier, calibration, folder / INSTANCES)
+        with Following(len(plan.shards), stitched) as following:
+            rows = _all_windows(ws, plan, cube, weights, clock, following, progress)
+            _refuse_gaps(rows, plan)
+            progress("stitch", 0, 1)
+            meta |= following.result()
+        meta["windows"] = _window_counts(rows)
+        meta["precision"] = dict(Counter(r.precision for r in rows if r.precision))
+        write_json(folder / WINDOWS, [_window_facts(plan, r) for r in rows])
     clock.lap()
     progress("stitch", 1, 1)
     return Artefact("detections", key, str(final), meta)
+
+
+def _all_windows(
+    ws: Workspace,
+    plan: Plan,
+    cube: Artefact,
+    weights: Path,
+    clock: _Clock,
+    following: Following[dict[str, Any]],
+    progress: Progress,
+) -> list[WindowRow]:
+    """Facts of every window in the order of the plan: of stored shards, and of those computed now."""
+    rows: dict[int, WindowRow] = {}
+    missing = []
+    for number, ids in enumerate(plan.shards):
+        stored = load_shard(shard_path(plan.work, number), ids)
+        if stored is None:
+            missing.append(number)
+        else:
+            rows.update((r.window_id, window_row(r)) for r in stored)
+            following.ready(number)
+    ws.ledger.record_windows(plan.window_key, map(_ledger_row, rows.values()))
+    progress("infer", len(rows), len(plan.windows))
+    number_of = {ids[0]: number for number, ids in enumerate(plan.shards)}
+    if missing:
+        for shard in _computed(plan, missing, cube, weights, clock):
+            rows.update((r.window_id, r) for r in shard)
+            ws.ledger.record_windows(plan.window_key, map(_ledger_row, shard))
+            if all(r.state != "failed" for r in shard):
+                following.ready(number_of[shard[0].window_id])
+            clock.lap(windows=len(shard))
+            progress("infer", len(rows), len(plan.windows))
+    return [rows[i] for i in range(len(plan.windows))]
 
 
 def inference_seconds(ws: Workspace, artefact: Artefact) -> float:
@@ -235,80 +246,6 @@ def _computed(
         for shard in work_through(plan, missing, predictor, guard):
             clock.record["batches_halved"] = guard.halved
             yield [window_row(r) for r in shard]
-
-
-def _stitch(
-    ws: Workspace,
-    plan: Plan,
-    verifier: Verifier | None,
-    calibration: Calibration | None,
-    path: Path,
-) -> dict[str, Any]:
-    """Write the landslides of the stored shards as they are done; return the counts."""
-
-    def read(window: Window) -> dict[str, NDArray[Any]]:
-        try:
-            return read_layers(ws, plan.cube.track, plan.cube.period, LAYERS, window)
-        except WINDOW_ERRORS as e:
-            where = f"{plan.cube.track} {plan.cube.period}, {tuple(window)}: {reason(e)}"
-            raise WorkspaceError("SW-206", where, path=ws.root) from e
-
-    def scored(done: Iterable[Instance]) -> list[Instance]:
-        looked = verified(list(done), verifier, read, plan.cube.shape)
-        return calibrated(looked, calibration)
-
-    stitcher = stitching.Stitcher(
-        {i: w.ground for i, w in enumerate(plan.windows)},
-        plan.cube.shape,
-        seam_iou=plan.cfg.seam_iou,
-        containment=plan.cfg.containment,
-        mask_threshold=plan.cfg.mask_threshold,
-        shortest={i: _shortest(plan) for i, w in enumerate(plan.windows) if w.scale > 1},
-    )
-    coarse: Counter[str] = Counter(kept=0, dropped=0)
-    with InstanceWriter(path) as out:
-        for window_id, found in _looked(plan, coarse):
-            if found is None:
-                stitcher.skip(window_id)
-            else:
-                out.extend(scored(stitcher.add(window_id, found)))
-        out.extend(scored(stitcher.finish()))
-    return {
-        "coarse": dict(coarse),
-        "stitch": stitcher.counts.as_dict(),
-        "n_instances": stitcher.counts.instances,
-    }
-
-
-def _looked(plan: Plan, coarse: Counter[str]) -> Iterator[tuple[int, list[Detection] | None]]:
-    """What every window found, in the order of the plan; None for one that did not look.
-
-    Of coarser windows only what is large counts; the stitcher is told so, and asks them for nothing smaller.
-    """
-    least = _shortest(plan)
-    for number, ids in enumerate(plan.shards):
-        path = shard_path(plan.work, number)
-        results = load_shard(path, ids)
-        if results is None:
-            raise WorkspaceError("SW-206", "a finished shard has gone during the run", path=path)
-        for r in results:
-            found = list(r.detections)
-            if plan.windows[r.window_id].scale > 1:
-                found = [d for d in found if _length(d, plan.cfg.mask_threshold) >= least]
-                coarse["kept"] += len(found)
-                coarse["dropped"] += len(r.detections) - len(found)
-            yield r.window_id, found if r.state == "done" else None
-
-
-def _shortest(plan: Plan) -> float:
-    """Length from which on detections of coarser windows count [px]."""
-    return plan.cfg.coarse_min_share * plan.cfg.window
-
-
-def _length(d: Detection, threshold: float) -> int:
-    """Longer side of the mask's bounding box [px]."""
-    mask = d.prob >= threshold
-    return max((int(np.ptp(n)) + 1 for n in np.nonzero(mask) if len(n)), default=0)
 
 
 def _refuse_gaps(rows: Sequence[WindowRow], plan: Plan) -> None:

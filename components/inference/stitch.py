@@ -40,7 +40,7 @@ from components.inference.seams import find_links, no_links, overlapping_pairs
 ALGORITHM: Final = "seam-iou-3"
 
 #: Detections that are collected before a step is made, at least.
-STEP: Final = 16_384
+STEP: Final = 4096
 
 
 class Stitched(NamedTuple):
