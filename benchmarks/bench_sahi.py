@@ -12,7 +12,9 @@ SAHI wants an environment of its own:
 What favours SAHI: its image is rendered beforehand, and the pass over the whole image that it adds by
 default, for large objects, is left out unless ``--whole-pass`` is given (its memory grows with the map).
 ``--prepared`` gives it slopewatch's network as made ready for maps (`models.inference`) in place of the
-trained one in float32; what is left of the difference is then slicing, masks and merging.
+trained one in float32; what is left of the difference is then slicing, masks and merging. With
+``--memory-gib`` SAHI has that much address space, so that running out of it ends its run and not the
+machine's; the ratios are then of what it had taken by then, which is less than it would have needed.
 """
 
 from __future__ import annotations
@@ -209,7 +211,8 @@ def speed(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     task = {**settings, "weights": str(weights), "image": str(image), "prepared": args.prepared}
     task["whole_pass"] = args.whole_pass
-    theirs = process.in_process(ADAPTER, task, args.sahi, args.limit)
+    task["memory_gib"] = args.memory_gib
+    theirs = process.in_process(ADAPTER, task, args.sahi)
     km2 = ours["km2"]
     print(f"{args.side} x {args.side} px, {km2:.0f} km², window {args.window}, ", end="")
     print(f"overlap {args.overlap:g}, SAHI's network: {args.prepared or 'as trained, float32'}")
@@ -217,8 +220,10 @@ def speed(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for name, r in (("slopewatch", ours), ("SAHI", theirs)):
         print(
             f"{name:>12} {r['seconds']:>8.1f} {km2 / r['seconds']:>8.1f} {r['cpu_seconds']:>8.1f} "
-            f"{r['peak_mib']:>9.0f} {r['landslides']:>11}"
+            f"{r['peak_mib']:>9.0f} {r['landslides'] or 'none':>11}"
         )
+    if theirs["lacking"]:
+        print(f"SAHI ran out of {args.memory_gib:g} GiB and mapped nothing: {theirs['lacking']}")
     print(f"SAHI's image alone: {theirs['image_mib']:.0f} MiB")
     return {"slopewatch": ours, "SAHI": theirs}
 
@@ -246,11 +251,11 @@ def main() -> None:
     parser = maps.common_arguments(__doc__)
     parser.add_argument("--sahi", required=True, help="python of an environment with SAHI 0.12")
     parser.add_argument("--side", type=int, default=2048, help="side of the map [px]")
-    parser.add_argument("--window", type=int, default=256)
-    parser.add_argument("--overlap", type=float, default=0.33)
+    parser.add_argument("--window", type=int, default=512)
+    parser.add_argument("--overlap", type=float, default=0.2)
     parser.add_argument("--prepared", default="", choices=("", "float32", "bfloat16"))
     parser.add_argument("--whole-pass", action="store_true", help="SAHI's default, see above")
-    parser.add_argument("--limit", type=float, help="seconds that SAHI is given")
+    parser.add_argument("--memory-gib", type=float, help="address space that SAHI is given")
     parser.add_argument("--picture", type=Path, help="JPEG of the known landslides")
     args = parser.parse_args()
     maps.run(args, lambda _: {}, measure)

@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import Any
 
 
-def in_process(
-    script: Path, task: dict[str, Any], python: str = sys.executable, timeout: float | None = None
-) -> dict[str, Any]:
+def in_process(script: Path, task: dict[str, Any], python: str = sys.executable) -> dict[str, Any]:
     """Run ``script --task JSON`` in a process of its own; its last line is the answer."""
     root = str(Path(__file__).resolve().parents[1])
     inherited = os.environ.get("PYTHONPATH")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [inherited, root]))}
     command = [python, str(script), "--task", json.dumps(task)]
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, env=env, timeout=timeout
-    )
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=env)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -11,6 +11,7 @@ network therefore reads the same float32 channels as in slopewatch, and no preci
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -105,7 +106,10 @@ def count_objects(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def map_once(task: dict[str, Any]) -> dict[str, Any]:
-    """Map an image of float channels; time, objects and memory."""
+    """Map an image of float channels; time, objects and memory, or how far it came in its memory."""
+    if task["memory_gib"]:
+        size = int(task["memory_gib"] * 2**30)
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
     model, _ = load_weights(
         Path(task["weights"]), max_detections=task["max_detections"], score_min=task["score_min"]
     )
@@ -120,11 +124,18 @@ def map_once(task: dict[str, Any]) -> dict[str, Any]:
     cpu = time.process_time()
     begin = time.perf_counter()
     image = np.load(task["image"])
-    found = _sliced(image, network, task)
+    landslides, lacking = None, ""
+    try:
+        landslides = len(_sliced(image, network, task))
+    except (MemoryError, RuntimeError) as e:
+        if not isinstance(e, MemoryError) and "can't allocate memory" not in str(e):
+            raise
+        lacking = str(e).splitlines()[0]
     return {
         "seconds": time.perf_counter() - begin,
         "cpu_seconds": time.process_time() - cpu,
-        "landslides": len(found),
+        "landslides": landslides,
+        "lacking": lacking,
         "image_mib": image.nbytes / 2**20,
         "start_mib": before_mib,
         "peak_mib": process.peak_mib(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,14 @@ from torch.nn import functional
 
 #: Side of the largest window [px] whose pixels 16 bits can count.
 _SHORT: Final = 181
+
+
+class _Presence(NamedTuple):
+    """Where a channel has values, how many a window around each pixel, and the gain where there is one."""
+
+    present: Tensor
+    number: Tensor
+    gain: Tensor
 
 
 class LocalContrast(nn.Module):
@@ -76,24 +84,36 @@ class LocalContrast(nn.Module):
             float [B, planes(C), H, W]: values, differences, products.
         """
         n = x.shape[1]
-        out = [x.to(dtype or x.dtype)]
-        products = [out[0]] * len(self.products)
+        out = x.new_empty((x.shape[0], self.planes(n), *x.shape[2:]), dtype=dtype or x.dtype)
+        out[:, :n] = x
         # A plane with all that is made of it stays in a processor's cache; a GPU takes them at once.
         step = 1 if x.device.type == "cpu" else n
-        # ONNX has no sums of 16 bits.
-        counted = torch.int32 if torch.onnx.is_in_onnx_export() or self.window > _SHORT else torch.int16
+        seen: list[_Presence] = []
         for first in range(0, n, step):
             values = x[:, first : first + step]
-            present = values.bool().to(counted)
-            count = self._sums(present).clamp_(min=1).to(x.dtype)
-            mean = self._sums(values) / count
-            difference = (values - mean) * present.to(x.dtype) * self.gain
-            out.append(difference.to(out[0].dtype))
+            there = self._presence(values, seen)
+            mean = self._sums(values) / there.number
+            difference = (values - mean) * there.gain
+            out[:, n + first : n + first + step] = difference
             for k, (i, j) in enumerate(self.products):
                 if first <= i < first + step:
-                    mine = slice(i - first, i - first + 1)
-                    products[k] = (difference[:, mine] * x[:, j : j + 1]).to(out[0].dtype)
-        return torch.cat(out + products, dim=1)
+                    out[:, 2 * n + k] = difference[:, i - first] * x[:, j]
+        return out
+
+    def _presence(self, values: Tensor, seen: list[_Presence]) -> _Presence:
+        """What is there, counted once for all channels that are known on the same ground."""
+        present = values.bool()
+        exporting = torch.onnx.is_in_onnx_export()
+        if not exporting:  # a graph has no branches
+            for other in seen:
+                if torch.equal(other.present, present):
+                    return other
+        # ONNX has no sums of 16 bits.
+        short = not exporting and self.window <= _SHORT
+        count = self._sums(present.to(torch.int16 if short else torch.int32)).clamp_(min=1)
+        made = _Presence(present, count.to(values.dtype), present.to(values.dtype) * self.gain)
+        seen.append(made)
+        return made
 
     def _sums(self, x: Tensor) -> Tensor:
         """Sums over the window, cut at the edges, in the type of `x`."""

@@ -79,9 +79,15 @@ class ImagesAsTheyAre(nn.Module):
         sizes = [(int(i.shape[-2]), int(i.shape[-1])) for i in images]
         height = _ceil_to(max(h for h, _ in sizes), self.stride)
         width = _ceil_to(max(w for _, w in sizes), self.stride)
-        batch = torch.stack(
-            [functional.pad(i, (0, width - i.shape[-1], 0, height - i.shape[-2])) for i in images]
-        )
+        if isinstance(images, Tensor) and images.shape[-2:] == (height, width):
+            batch = images
+        else:
+            batch = torch.stack(
+                [
+                    functional.pad(i, (0, width - i.shape[-1], 0, height - i.shape[-2]))
+                    for i in images
+                ]
+            )
         shifted = None
         if targets is not None:
             shifted = [{**t, "boxes": t["boxes"] - 0.5} for t in targets]

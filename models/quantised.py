@@ -21,6 +21,7 @@ from torch.nn import functional
 from models.forms import ModelSpec
 from models.guide import FootprintGuide
 from models.int8 import STEPS, QuantisedConv, Scale, scale_of, to_bytes
+from models.roi import table_levels
 
 if TYPE_CHECKING:
     from models.inference import InferenceNetwork
@@ -211,7 +212,7 @@ class QuantisedFeatures:
         Returns
         -------
         levels : OrderedDict of Tensor
-            As `PyramidBackbone` gives them, with the guide's context.
+            As `PyramidBackbone` gives them, with the guide's context; of `models.roi.table_levels`.
         logits : Tensor
             Of the guide, [B, classes, h, w].
         """
@@ -230,13 +231,14 @@ class QuantisedFeatures:
         logits = self._logits(hidden)
         prob = (logits.float().sigmoid() * STEPS).round_().to(torch.uint8)
         context = _side_by_side(hidden, prob)
-        levels[0] = self._context[0].add(context, levels[0], None)
+        out = table_levels(levels)
+        torch.add(self._context[0](context), levels[0], out=out[0])
         pooled = self._context[1](context)
-        for level in levels[1:]:
-            level.add_(pooled)
+        for level, place in zip(levels[1:], out[1:], strict=True):
+            torch.add(pooled, level, out=place)
             # The mean of the products is the product of the means.
             pooled = functional.avg_pool2d(pooled, 2)
-        return OrderedDict((str(i), level) for i, level in enumerate(levels)), logits
+        return OrderedDict((str(i), level) for i, level in enumerate(out)), logits
 
     def _pyramid(self, found: list[Tensor]) -> list[Tensor]:
         levels: list[Tensor] = []

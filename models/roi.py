@@ -41,13 +41,35 @@ class FeatureTable(NamedTuple):
     scales: Tensor
 
 
+def table_levels(levels: Sequence[Tensor]) -> list[Tensor]:
+    """Room for pyramid levels, laid out as one table from the beginning.
+
+    Parameters
+    ----------
+    levels : sequence of Tensor
+        float [B, C, h, w] each, of one type, finest first.
+
+    Returns
+    -------
+    list of Tensor
+        Of the same shapes and type, channels last, one behind the other in memory; to be filled.
+    """
+    rows = levels[0].new_empty(sum(x.numel() for x in levels))
+    parts = torch.split(rows, [x.numel() for x in levels])
+    return [
+        part.view(x.shape[0], *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
+        for part, x in zip(parts, levels, strict=True)
+    ]
+
+
 def feature_table(levels: Sequence[Tensor], image_height: int) -> FeatureTable:
     """Lay pyramid levels out as one table.
 
     Parameters
     ----------
     levels : sequence of Tensor
-        float [B, C, h, w] each, finest first; in channels_last layout this is one copy of memory.
+        float [B, C, h, w] each, finest first. In channels_last layout this is one copy of memory, and none
+        for those of `table_levels`.
     image_height : int
         Height of the padded image [px], a multiple of every level's.
 
@@ -59,7 +81,7 @@ def feature_table(levels: Sequence[Tensor], image_height: int) -> FeatureTable:
     sizes = [x.shape[0] * x.shape[2] * x.shape[3] for x in levels]
     offsets = [sum(sizes[:i]) for i in range(len(sizes))]
     return FeatureTable(
-        rows=torch.cat([x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]) for x in levels]),
+        rows=_rows(levels),
         heights=torch.tensor([x.shape[2] for x in levels], device=device),
         widths=torch.tensor([x.shape[3] for x in levels], device=device),
         offsets=torch.tensor(offsets, device=device),
@@ -68,6 +90,23 @@ def feature_table(levels: Sequence[Tensor], image_height: int) -> FeatureTable:
             [2.0 ** round(math.log2(x.shape[2] / image_height)) for x in levels], device=device
         ),
     )
+
+
+def _rows(levels: Sequence[Tensor]) -> Tensor:
+    flat = [x.permute(0, 2, 3, 1) for x in levels]
+    memory, at = levels[0].untyped_storage().data_ptr(), levels[0].storage_offset()
+    for x in flat:
+        if x.untyped_storage().data_ptr() != memory or x.storage_offset() != at:
+            break
+        if not x.is_contiguous():
+            break
+        at += x.numel()
+    else:
+        channels = flat[0].shape[-1]
+        return flat[0].as_strided(
+            (sum(x.numel() for x in flat) // channels, channels), (channels, 1)
+        )
+    return torch.cat([x.reshape(-1, x.shape[-1]) for x in flat])
 
 
 def levels_of(boxes: Tensor, table: FeatureTable, scale: int, level: int) -> Tensor:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from components.config import InferConfig
 
 #: Raised by hand when the results of windows change.
-ALGORITHM: Final = "infer-4"
+ALGORITHM: Final = "infer-5"
 
 #: Neighbouring windows must share this much ground [px], or seams cannot be told.
 MIN_OVERLAP_PX: Final = 8

@@ -37,7 +37,7 @@ CARD_KEY: Final = "verifier"
 CLIP: Final = 5.0
 
 #: Landslides whose first pixel lies in the same block are looked at together: one read of the cube [px].
-_BLOCK: Final = 512
+_BLOCK: Final = 1024
 
 #: Digits of a probability: fewer than sums of another order could change.
 _DIGITS: Final = 9
