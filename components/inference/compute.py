@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -113,7 +113,7 @@ def work_through(
             if not flying:
                 return
             batch = flying.popleft()
-            done += _finish(plan, batch, predictor, guard)
+            done += _finish(plan, batch, predictor, guard, flying)
             if len(done) == len(plan.shards[batch.shard]):
                 done.sort(key=lambda r: r.window_id)
                 if all(r.state != "failed" for r in done):
@@ -181,16 +181,20 @@ def _read_ahead(plan: Plan, missing: Sequence[int]) -> Generator[list[Ready], No
 
 
 def _finish(
-    plan: Plan, batch: _Batch, predictor: Predictor, guard: MemoryGuard
+    plan: Plan, batch: _Batch, predictor: Predictor, guard: MemoryGuard, others: Sequence[_Batch]
 ) -> list[WindowResult]:
-    """Results of a batch; one that failed is tried again in halves or window by window."""
+    """Results of a batch, others being in flight; one that failed is tried again in halves or by windows."""
     if not batch.futures:
         return [_without_image(r) for r in batch.windows]
     windows = batch.windows
     try:
         found = [f.result() for f in batch.futures]
     except MemoryError:
-        guard.halve(len(windows))
+        # Once more when the others have given back theirs.
+        wait([f for other in others for f in other.futures])
+        predictor.release()
+        if len(windows) > 1 or not others:
+            guard.halve(len(windows))
         parts = [windows[i : i + guard.size] for i in range(0, len(windows), guard.size)]
     except WINDOW_ERRORS as e:
         if len(windows) == 1:
@@ -206,7 +210,7 @@ def _finish(
     return [
         r
         for part in parts
-        for r in _finish(plan, _begin(plan, batch.shard, part, predictor), predictor, guard)
+        for r in _finish(plan, _begin(plan, batch.shard, part, predictor), predictor, guard, ())
     ]
 
 

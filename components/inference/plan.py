@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,7 @@ def planned_windows(shape: tuple[int, int], cfg: InferConfig) -> list[PlannedWin
                 "SW-502",
                 f"windows of {cfg.window} px with overlap {cfg.overlap:g} share {shared} px of "
                 f"ground; stitching needs {MIN_OVERLAP_PX}",
-                remedy=f"Set infer.overlap to {MIN_OVERLAP_PX / cfg.window:.2f} or more.",
+                remedy=f"Set infer.overlap to {_least_overlap(cfg.window):g} or more.",
             )
         out += windows
     return sorted(out, key=lambda w: (w.ground.row, w.scale, w.ground.col))
@@ -229,7 +230,7 @@ def _check(info: CubeInfo, card: Mapping[str, Any], weights: Path) -> tuple[str,
             f"the weights read {card['channels']}, the preset {preset} gives {list(channels)}",
             path=weights,
         )
-    trained = float(card["ground_pixel_size_m"])
+    trained = _metres(card, weights)
     if abs(info.pixel_size_m / trained - 1.0) > PIXEL_SIZE_TOLERANCE:
         raise ProcessingError(
             "SW-503",
@@ -245,6 +246,28 @@ def _check(info: CubeInfo, card: Mapping[str, Any], weights: Path) -> tuple[str,
             "SW-504", f"preset {preset} needs {needed}; {info.track} {info.period} lacks it"
         )
     return tuple(n for n in wanted if n not in absent)
+
+
+def _metres(card: Mapping[str, Any], weights: Path) -> float:
+    """Pixel side of the training [m]."""
+    try:
+        size = float(card["ground_pixel_size_m"])
+    except (TypeError, ValueError):
+        size = math.nan
+    if not (math.isfinite(size) and size > 0):
+        raise ModelError(
+            "SW-401",
+            f"the card's ground_pixel_size_m is {card['ground_pixel_size_m']!r}",
+            path=weights,
+        )
+    return size
+
+
+def _least_overlap(window: int) -> float:
+    """The least overlap in hundredths that gives enough common ground."""
+    return next(
+        k / 100 for k in range(100) if window - round(window * (1 - k / 100)) >= MIN_OVERLAP_PX
+    )
 
 
 def _scaled_windows(

@@ -6,6 +6,7 @@ Runs on a bare machine with torch: no raster library is imported here.
 from __future__ import annotations
 
 import os
+import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,8 +106,8 @@ class Predictor:
     ----------
     weights : Path
         The ``.safetensors`` file with its card beside it.
-    device : {"auto", "cpu", "cuda"}
-        ``auto``: the GPU if there is one.
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        ``auto``: the GPU if there is one; of several, number ``N``.
     max_detections : int
         Detections a window at most.
     score_min : float
@@ -153,10 +154,10 @@ class Predictor:
             )
         except WeightsError as e:
             raise ModelError("SW-401", str(e), path=weights) from e
-        if device == "cuda" and not torch.cuda.is_available():
+        if device.startswith("cuda") and not torch.cuda.is_available():
             raise ModelError(
                 "SW-411",
-                "device `cuda` was asked for, and there is none",
+                f"device `{device}` was asked for, and there is none",
                 remedy="Set infer.device.",
             )
         if device == "auto":
@@ -203,6 +204,11 @@ class Predictor:
         """End the threads; batches that were not begun are dropped."""
         self._pool.shutdown(cancel_futures=True)
         torch.set_num_threads(self._threads_before)
+
+    def release(self) -> None:
+        """Give back memory that the device keeps for later."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def batch_size(self, height: int, width: int) -> int:
         """Windows of a batch that suit the device.
@@ -289,17 +295,25 @@ class Predictor:
         return self.submit(images, scale).result()
 
     def _run(self, images: NDArray[np.float32], scale: int) -> list[list[RawDetection]]:
-        batch = torch.from_numpy(np.ascontiguousarray(images))
+        found, lacking = None, ""
         try:
-            if self.device.type == "cuda":  # a pinned copy goes over while the device computes
-                batch = batch.pin_memory().to(self.device, non_blocking=True)
-            found = self._detect(batch)
-        except RuntimeError as e:
-            if _is_memory(e):
-                raise MemoryError(str(e).splitlines()[0]) from e
-            raise
+            found = self._detect(self._on_device(images))
+        except (RuntimeError, MemoryError) as e:
+            if not _is_memory(e):
+                raise
+            # Its frames hold all that had been computed when memory ran out.
+            traceback.clear_frames(e.__traceback__)
+            lacking = str(e).split("\n", maxsplit=1)[0]
+        if found is None:
+            raise MemoryError(lacking)
         height, width = (n * scale // self.upsample for n in images.shape[2:])
         return [self._to_pixels(d, scale / self.upsample, (height, width)) for d in found]
+
+    def _on_device(self, images: NDArray[np.float32]) -> torch.Tensor:
+        batch = torch.from_numpy(np.ascontiguousarray(images))
+        if self.device.type == "cuda":  # a pinned copy goes over while the device computes
+            batch = batch.pin_memory().to(self.device, non_blocking=True)
+        return batch
 
     def _detect(self, batch: torch.Tensor) -> list[Detections]:
         if isinstance(self.network, InferenceNetwork):
@@ -370,11 +384,11 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _is_memory(error: RuntimeError) -> bool:
+def _is_memory(error: Exception) -> bool:
     """Whether memory ran out; a CPU allocation has no exception class of its own."""
     text = str(error)
     return (
-        isinstance(error, torch.OutOfMemoryError)
+        isinstance(error, (torch.OutOfMemoryError, MemoryError))
         or "can't allocate memory" in text
         or "not enough memory" in text
         or "bad_alloc" in text

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from components.cube.read import read_layers
 from components.dataset.presets import render
 from components.dataset.resample import upsample_bilinear, upsample_nearest
+from components.errors import ProcessingError
 from components.grid.windows import Window
 from components.inference.plan import Plan
 from components.inference.quiet import block_contrast, largest_in, velocity_mm_per_year
@@ -99,9 +100,18 @@ def read_run(plan: Plan, ids: Sequence[int]) -> list[Ready]:
     -------
     list of Ready
         One a window, in order.
+
+    Raises
+    ------
+    ProcessingError
+        SW-506 where memory does not do for one window.
     """
     try:
         return _read(plan, ids)
+    except MemoryError as e:
+        if len(ids) == 1:
+            where = f"window {ids[0]} of {plan.cube.track} {plan.cube.period}"
+            raise ProcessingError("SW-506", f"there is no memory to read {where}") from e
     except WINDOW_ERRORS as e:
         if len(ids) == 1:
             return [Ready(ids[0], float("nan"), None, failed=reason(e))]

@@ -106,6 +106,8 @@ def infer_cube(
 
     with coded_os_errors(plan.work):
         plan.work.mkdir(parents=True, exist_ok=True)
+        for left in plan.work.glob(f".{INSTANCES}.*"):  # of a run that was killed
+            left.unlink()
     clock = _Clock(plan.work / "timing.json")
     meta: dict[str, Any] = {
         "track": plan.cube.track,
@@ -121,15 +123,18 @@ def infer_cube(
         "score_min": cfg.score_min,
         "window_key": plan.window_key,
     }
+    # In the work folder: hours may pass before it is published.
+    instances = plan.work / INSTANCES
+    stitched = partial(stitch_shards, ws, plan, verifier, calibration, instances)
+    with Following(len(plan.shards), stitched) as following:
+        rows = _all_windows(ws, plan, cube, weights, clock, following, progress)
+        _refuse_gaps(rows, plan)
+        progress("stitch", 0, 1)
+        meta |= following.result()
+    meta["windows"] = _window_counts(rows)
+    meta["precision"] = dict(Counter(r.precision for r in rows if r.precision))
     with ws.publish("detections", final, key, meta) as folder:
-        stitched = partial(stitch_shards, ws, plan, verifier, calibration, folder / INSTANCES)
-        with Following(len(plan.shards), stitched) as following:
-            rows = _all_windows(ws, plan, cube, weights, clock, following, progress)
-            _refuse_gaps(rows, plan)
-            progress("stitch", 0, 1)
-            meta |= following.result()
-        meta["windows"] = _window_counts(rows)
-        meta["precision"] = dict(Counter(r.precision for r in rows if r.precision))
+        instances.replace(folder / INSTANCES)
         write_json(folder / WINDOWS, [_window_facts(plan, r) for r in rows])
     clock.lap()
     progress("stitch", 1, 1)

@@ -42,6 +42,9 @@ ALGORITHM: Final = "seam-iou-3"
 #: Detections that are collected before a step is made, at least.
 STEP: Final = 4096
 
+#: … or so many pixels of their masks: large ones are steps sooner.
+STEP_PX: Final = 1 << 25
+
 
 class Stitched(NamedTuple):
     """Landslides in order of position, and the counts."""
@@ -113,6 +116,7 @@ class Stitcher:
         self._came = np.zeros(len(windows), bool)  # reported, with or without detections
         self._ran = np.zeros(len(windows), bool)
         self._buffer: list[Detection] = []
+        self._buffered_px = 0
         self._pool = empty_pool()
         self._links = no_links()
         # Detections of the pool that a window to come shares ground with.
@@ -153,8 +157,8 @@ class Stitcher:
                 )
         self._report(window_id, ran=True)
         self._buffer.extend(detections)
-        # Steps grow with what is held, so that work done again on it stays in proportion.
-        if len(self._buffer) >= max(self._step, len(self._pool) + len(self._waiting)):
+        self._buffered_px += sum(d.prob.size for d in detections)
+        if self._enough():
             yield from self._work()
 
     def skip(self, window_id: int) -> None:
@@ -193,6 +197,16 @@ class Stitcher:
             )
         yield from self._work()
 
+    def _enough(self) -> bool:
+        """Whether a step is due: steps grow with what is held, so that work done again is in proportion."""
+        if len(self._buffer) >= max(self._step, len(self._pool) + len(self._waiting)):
+            return True
+        if self._buffered_px < STEP_PX:
+            return False
+        crop = self._pool.crop
+        held = int(((crop[:, 2] - crop[:, 0]) * (crop[:, 3] - crop[:, 1])).sum())
+        return self._buffered_px >= held + sum(m.instance.mask.size for m in self._waiting)
+
     def _report(self, window_id: int, *, ran: bool) -> None:
         k = self.coverage.position.get(window_id)
         if k is None:
@@ -230,7 +244,7 @@ class Stitcher:
         self.counts = self.counts.plus(
             detections=len(self._buffer), empty=gathered.empty, duplicates=gathered.duplicates
         )
-        self._buffer = []
+        self._buffer, self._buffered_px = [], 0
         n_old = len(self._pool)
         self._pool = self._pool.join(gathered.pool)
         pool, rank = self._pool, self._pool.rank()
