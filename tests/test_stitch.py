@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scenes import (
     FOUR,
     detection,
@@ -37,6 +38,13 @@ def stitch(
     detections: Sequence[Detection], windows: dict[int, Window], shape: tuple[int, int]
 ) -> list[Instance]:
     return stitch_counted(detections, windows, shape).instances
+
+
+def drawn(instance: Instance, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    mask = np.zeros(shape, bool)
+    r0, c0, r1, c1 = instance.bounds
+    mask[r0:r1, c0:c1] = instance.mask
+    return mask
 
 
 # -- exact under the oracle ------------------------------------------------------------------------
@@ -106,7 +114,13 @@ def test_parallel_diagonals_one_pixel_apart_stay_two() -> None:
         assert keys(stitch(oracle(truth, windows), windows, truth.shape)) == keys_of_truth(truth)
         for seed in range(5):
             noise = oracle(truth, windows, noise=2, rng=np.random.default_rng(seed))
-            assert len(stitch(noise, windows, truth.shape)) == 2
+            found = [drawn(i, truth.shape) for i in stitch(noise, windows, truth.shape)]
+            assert len(found) == 2
+            for own in (truth == 1, truth == 2):
+                # One holds the pixels on which all windows agree, and none on which none does.
+                least = ndimage.binary_erosion(own, FOUR, iterations=2)
+                most = ndimage.binary_dilation(own, FOUR, iterations=2)
+                assert sum(bool(m[least].all() and not m[~most].any()) for m in found) == 1
 
 
 def test_rings_keep_their_holes_and_what_lies_in_them() -> None:
@@ -378,17 +392,20 @@ def test_the_window_that_sees_it_in_the_middle_decides_mask_and_score() -> None:
 
 
 def test_raster_edges_are_not_tapered() -> None:
-    a, b = Window(0, 0, 64, 64), Window(0, 32, 64, 64)
-    shape = (64, 96)
-    mask = np.zeros(shape, bool)
-    mask[0:8, 40:56] = True  # touches the upper raster edge, equally far from both inner edges
+    # A window over all of the raster, and two of half its side in opposite corners: with a taper at the
+    # raster's edges, which is half as wide in these, they would have more say there.
+    windows = {0: Window(0, 0, 64, 64), 1: Window(0, 0, 32, 32), 2: Window(32, 32, 32, 32)}
+    upper, lower = np.zeros((64, 64), bool), np.zeros((64, 64), bool)
+    upper[:8, :8], lower[56:, 56:] = True, True
     seen = [
-        detection(0, a, mask[:, :64], score=0.4),
-        detection(1, b, mask[:, 32:], score=0.8),
+        detection(0, windows[0], upper, score=0.4),
+        detection(0, windows[0], lower, score=0.4),
+        detection(1, windows[1], upper[:32, :32], score=0.8),
+        detection(2, windows[2], lower[32:, 32:], score=0.8),
     ]
-    (one,) = stitch(seen, {0: a, 1: b}, shape)
-    assert one.score == pytest.approx(0.6)
-    assert one.n_windows == 2
+    found = stitch(seen, windows, (64, 64))
+    assert [i.score for i in found] == pytest.approx([0.6, 0.6])
+    assert [(i.n_windows, i.area_px) for i in found] == [(2, 64), (2, 64)]
 
 
 def test_specks_are_taken_off_and_counted() -> None:
