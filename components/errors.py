@@ -167,8 +167,8 @@ CODES: Final[dict[str, tuple[str, str]]] = {
         "Some windows could not be processed: the map has gaps; see the list, then run again.",
     ),
     "SW-502": (
-        "Window larger than the map or overlap out of range",
-        "Lower `window`, and keep overlap in [0, 1).",
+        "Windows overlap too little, or by more than themselves",
+        "Set `infer.overlap` in [0, 1), so that windows share 8 px or more.",
     ),
     "SW-503": (
         "Pixel size differs from the weights'",

@@ -189,14 +189,14 @@ def _plan(root: str, weights: str, cube: str, cfg: str) -> Plan:
 
 
 def _device(wanted: str, own: bool) -> str:
-    """Of several GPUs the one with this worker's number; others know theirs from their environment."""
-    import torch
+    """The device of this worker; workers of other clusters know their GPU from their environment."""
+    if not own:
+        return wanted
     from distributed import get_worker
 
-    count = torch.cuda.device_count()
-    if not own or wanted == "cpu" or count < 2:
-        return wanted
-    return f"cuda:{int(get_worker().name) % count}"
+    from components.inference.predict import device_of
+
+    return device_of(wanted, int(get_worker().name))
 
 
 @lru_cache(maxsize=1)

@@ -96,6 +96,25 @@ def read_card(weights: Path) -> dict[str, Any]:
     return card
 
 
+def device_of(wanted: str, number: int) -> str:
+    """The device of one of several processes on a machine: they share out its GPUs.
+
+    Parameters
+    ----------
+    wanted : {"auto", "cpu", "cuda"}
+        As for `Predictor`.
+    number : int
+        Of the process, from 0.
+
+    Returns
+    -------
+    str
+        ``cuda:N`` where there is more than one GPU and one may be used; otherwise `wanted`.
+    """
+    count = torch.cuda.device_count()
+    return wanted if wanted == "cpu" or count < 2 else f"cuda:{number % count}"
+
+
 class Predictor:
     """A trained network, ready for windows; several batches are in work at once.
 
