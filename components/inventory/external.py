@@ -85,7 +85,8 @@ class External:
     by_category : dict of str to int
         Polygons of each category.
     counts : dict of str to int
-        What the stitcher dropped and why; empty for the other methods.
+        What the stitcher dropped and why; for the other methods the detections, and of them the empty
+        ones.
     class_overlaps : dict of str to int
         Pairs of polygons of different categories that share pixels, by ``name & name``.
     """
@@ -293,6 +294,7 @@ def _compared(
 ) -> tuple[int, dict[str, int]]:
     plan: dict[int, Window] = known.windows
     detections = [d for _, found in windows for d in found]
+    n_empty = sum(not (d.prob >= np.float32(settings.mask_threshold)).any() for d in detections)
     if settings.method != "seam":
         sink(
             merge(
@@ -305,7 +307,7 @@ def _compared(
                 mask_threshold=settings.mask_threshold,
             )
         )
-    return len(detections), {}
+    return len(detections), {"detections": len(detections), "empty": n_empty}
 
 
 def _write(
