@@ -13,10 +13,10 @@ from components.inventory.external import (
     ALL_METHODS,
     External,
     Settings,
-    check_output,
     georeference,
     stitch_external,
 )
+from components.inventory.external_file import check_output
 from flows.progress import report
 
 
@@ -41,7 +41,7 @@ def check(
     Raises
     ------
     SlopewatchError
-        SW-101, SW-102, SW-103, SW-201, SW-701.
+        SW-101, SW-102, SW-103, SW-201, SW-202, SW-208, SW-701.
     """
     for path in (images, results):
         if not path.is_file():
