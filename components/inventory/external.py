@@ -20,6 +20,7 @@ from odc.geo.geobox import GeoBox
 
 from components.errors import InputError
 from components.grid.windows import Window
+from components.inference.borders import unjoined
 from components.inference.coco_results import CocoImages, read_images, read_results
 from components.inference.instance_file import PIECE, Instances, InstanceWriter
 from components.inference.instances import Detection, Instance
@@ -31,10 +32,10 @@ from components.inventory.external_file import check_output, staging, write_laye
 from components.progress import Progress, no_progress
 from components.workspace import coded_os_errors
 
-#: The stitcher, and the rules that it is compared with.
-ALL_METHODS: Final = ("seam", *METHODS)
-
 AnyMethod = Literal["seam"] | Method
+
+#: The stitcher, and the rules that it is compared with.
+ALL_METHODS: Final[tuple[AnyMethod, ...]] = ("seam", *METHODS)
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class External:
         How detections were joined.
     windows, detections, landslides : int
         Images read, results read, polygons written.
+    unjoined_windows : int
+        Windows at whose border detections are cut and cannot be joined, as `unjoined` counts them.
     by_category : dict of str to int
         Polygons of each category.
     counts : dict of str to int
@@ -85,6 +88,7 @@ class External:
     out: Path
     method: str
     windows: int
+    unjoined_windows: int
     detections: int
     landslides: int
     by_category: dict[str, int]
@@ -219,6 +223,7 @@ def stitch_external(
         out,
         settings.method,
         len(known.windows),
+        unjoined(known.windows.values()),
         n_detections,
         len(instances),
         by_category,
