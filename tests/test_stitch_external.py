@@ -216,7 +216,7 @@ def test_classes_that_claim_the_same_ground_are_kept_and_reported(tmp_path: Path
 
 
 def test_the_example_of_the_documentation(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "stitching.md").read_text()
+    page = (ROOT / "docs" / "stitch.md").read_text()
     images, results = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
     paths = write(tmp_path, images, results)
     found = stitch_external(*paths, GeoBox((64, 104), TRANSFORM, CRS), tmp_path / "a.gpkg")
