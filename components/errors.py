@@ -98,6 +98,10 @@ CODES: Final[dict[str, tuple[str, str]]] = {
         "Ledger unusable",
         "The ledger is corrupt or from another version: move it away; it is rebuilt from the manifests.",
     ),
+    "SW-208": (
+        "Output is a file of others",
+        "Give another --out, or move the file away: replacing it would destroy what it holds.",
+    ),
     # 3xx: labels and dataset
     "SW-301": ("Polygons without CRS", "Assign the layer's CRS (for a shapefile: the .prj file)."),
     "SW-302": (
@@ -192,7 +196,7 @@ CODES: Final[dict[str, tuple[str, str]]] = {
     ),
     "SW-508": (
         "COCO images or results unusable",
-        "The message names the entry: correct what writes the file; docs/stitching.md has the format.",
+        "The message names the entry: correct what writes the file; docs/stitch.md has the format.",
     ),
     "SW-509": (
         "Too few detections to fit the second look",

@@ -153,6 +153,12 @@ def stitched(result: External) -> None:
     for names, n in result.class_overlaps.items():
         table.add_row(f"  sharing pixels: {names}", f"{n:,} pairs")
     _out.print(table)
+    if result.unjoined_windows:
+        _line(
+            "warning",
+            f"{result.unjoined_windows:,} of {result.windows:,} windows meet others, or lie apart, without "
+            "common ground: landslides cut at their borders cannot be joined; let windows overlap",
+        )
     _line("polygons", str(result.out))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from prefect import flow
 
@@ -13,11 +15,13 @@ from components.inventory.external import (
     ALL_METHODS,
     External,
     Settings,
-    check_output,
     georeference,
     stitch_external,
 )
+from components.inventory.external_file import check_output
 from flows.progress import report
+
+Name = TypeVar("Name", bound=str)
 
 
 def check(
@@ -41,16 +45,27 @@ def check(
     Raises
     ------
     SlopewatchError
-        SW-101, SW-102, SW-103, SW-201, SW-701.
+        SW-101, SW-102, SW-103, SW-201, SW-202, SW-208, SW-701.
     """
     for path in (images, results):
         if not path.is_file():
             raise InputError("SW-101", "no such file", path=path)
-    for name, value, known in (("method", method, ALL_METHODS), ("metric", metric, METRICS)):
-        if value not in known:
-            raise InputError("SW-701", f"--{name} {value} is none of {', '.join(known)}")
+    _named("method", method, ALL_METHODS)
+    _named("metric", metric, METRICS)
     georeference(raster, transform, crs, shape)
     check_output(out)
+
+
+def _named(option: str, value: str, known: Sequence[Name]) -> Name:
+    """The name that is meant, however it is written: other programs write ``GreedyNMM`` and ``IOS``."""
+
+    def plain(name: str) -> str:
+        return name.lower().replace("-", "").replace("_", "")
+
+    for name in known:
+        if plain(name) == plain(value):
+            return name
+    raise InputError("SW-701", f"--{option} {value} is none of {', '.join(known)}")
 
 
 @flow(name="stitch")
@@ -78,17 +93,17 @@ def stitch(
         transform: Six numbers a, b, c, d, e, f from pixel to map coordinates.
         crs: Coordinate reference system.
         shape: Height and width.
-        method: `seam`, or for comparison `nms`, `nmm`, `greedy-nmm`.
+        method: `seam`, or for comparison `nms`, `nmm`, `greedy-nmm`; in small letters or capitals.
         metric: What these compare boxes by, `ios` or `iou`.
         match_threshold: From where on boxes match.
     """
     check(images, results, out, raster, transform, crs, shape, method, metric)
     settings = Settings(
-        method,  # type: ignore[arg-type]  # checked above
+        _named("method", method, ALL_METHODS),
         config.infer.seam_iou,
         config.infer.containment,
         config.infer.mask_threshold,
-        metric,  # type: ignore[arg-type]
+        _named("metric", metric, METRICS),
         match_threshold,
     )
     grid = georeference(raster, transform, crs, shape)

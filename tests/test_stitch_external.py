@@ -216,7 +216,7 @@ def test_classes_that_claim_the_same_ground_are_kept_and_reported(tmp_path: Path
 
 
 def test_the_example_of_the_documentation(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "stitching.md").read_text()
+    page = (ROOT / "docs" / "stitch.md").read_text()
     images, results = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
     paths = write(tmp_path, images, results)
     found = stitch_external(*paths, GeoBox((64, 104), TRANSFORM, CRS), tmp_path / "a.gpkg")
@@ -351,7 +351,7 @@ def image(**changes: Any) -> dict[str, Any]:
         ([image(row_off=...)], CATEGORIES, "image 1 has `row_off` None"),
         ([image(col_off=...)], CATEGORIES, "image 1 has `col_off` None"),
         ([image(col_off=1.5)], CATEGORIES, "`col_off` 1.5"),
-        ([image(id=...)], CATEGORIES, "an image has `id` None"),
+        ([image(id=...)], CATEGORIES, "image entry 0 has `id` None"),
         ([image(height=0)], CATEGORIES, "0 × 64"),
         ([image(col_off=41)], CATEGORIES, "leaves the raster"),
         ([image(row_off=-1)], CATEGORIES, "leaves the raster"),
@@ -390,14 +390,14 @@ def test_files_that_are_not_the_json_expected(tmp_path: Path, text: str) -> None
 
 
 def test_long_lists_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from components.inference import coco_results
+    from components.inference import json_list
 
-    monkeypatch.setattr(coco_results, "_CHUNK", 7)
+    monkeypatch.setattr(json_list, "_CHUNK", 7)
     path = tmp_path / "a.json"
     values = [{"a": [1, 2, {"b": '],[\\"'}], "é": None}, 17, "x" * 100, [], 3.5e-7]
     for indent in (None, 3):
         path.write_text(json.dumps(values, indent=indent), encoding="utf-8")
-        assert list(coco_results._objects(path)) == values
+        assert list(json_list.entries(path)) == values
 
 
 def test_references_that_are_no_grid(tmp_path: Path) -> None:

@@ -11,12 +11,11 @@ from 48 on; from the fourth count on it holds the difference to the count two be
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -26,11 +25,14 @@ from pycocotools import mask as coco_mask
 from components.errors import InputError
 from components.grid.windows import Window
 from components.inference.instances import Detection
+from components.inference.json_list import entries, load
 
 #: A polygon may leave its image by this much [px]: detectors round.
 POLYGON_TOLERANCE_PX: Final = 1.0
 
-_CHUNK: Final = 1 << 20
+#: Category ids are stored in 32 bits (`instance_file`), all other numbers in 64.
+_CATEGORY_BITS: Final = 32
+_BITS: Final = 64
 
 Bool = NDArray[np.bool_]
 
@@ -79,15 +81,16 @@ def read_images(path: Path, shape: tuple[int, int]) -> CocoImages:
     ------
     InputError
         SW-101, SW-102 where there is no such file or it is not JSON. SW-508 where an image lacks a
-        key, has another id's number, is empty or leaves the raster, or categories are missing or
-        ambiguous.
+        key, has another id's number, is empty or leaves the raster, categories are missing or
+        ambiguous, or a category's id does not fit in 32 bits.
     """
-    data = _load(path)
+    data = load(path)
     if not isinstance(data, dict):
         raise InputError("SW-508", "the images file is not a JSON object", path=path)
     categories: dict[int, str] = {}
-    for c in _list(data, "categories", path):
-        id_, name = _whole(c, "id", "a category", path), c.get("name")
+    for number, c in enumerate(_list(data, "categories", path)):
+        id_ = _whole(c, "id", f"category entry {number}", path, _CATEGORY_BITS)
+        name = c.get("name")
         if id_ in categories:
             raise InputError("SW-508", f"two categories have id {id_}", path=path)
         if not isinstance(name, str):
@@ -96,8 +99,8 @@ def read_images(path: Path, shape: tuple[int, int]) -> CocoImages:
     if not categories:
         raise InputError("SW-508", "there are no categories", path=path)
     windows: dict[int, Window] = {}
-    for image in _list(data, "images", path):
-        id_ = _whole(image, "id", "an image", path)
+    for number, image in enumerate(_list(data, "images", path)):
+        id_ = _whole(image, "id", f"image entry {number}", path)
         if id_ in windows:
             raise InputError("SW-508", f"two images have id {id_}", path=path)
         keys = ("row_off", "col_off", "height", "width")
@@ -123,7 +126,8 @@ def read_results(path: Path, images: CocoImages) -> Iterator[tuple[int, list[Det
     ----------
     path : Path
         JSON list of ``image_id``, ``category_id``, ``score`` and ``segmentation``: run-length encoded
-        (compressed or not) or polygons. An empty list is no detections.
+        (compressed or not) or polygons. An empty list is no detections; a detection whose
+        list of polygons is empty has an empty mask.
     images : CocoImages
         Of `read_images`.
 
@@ -138,11 +142,12 @@ def read_results(path: Path, images: CocoImages) -> Iterator[tuple[int, list[Det
     ------
     InputError
         SW-101, SW-102 where there is no such file or it is not a JSON list. SW-508, with the number
-        of the result, for unknown images and categories, scores outside [0, 1], masks of another
-        size than their image, and polygons of fewer than three points or outside the image.
+        of the result (counted from 0), for unknown images and categories, scores outside [0, 1],
+        masks of another size than their image, and polygons of fewer than three points or outside
+        the image.
     """
     by_image: dict[int, list[_Result]] = {i: [] for i in images.windows}
-    for number, raw in enumerate(_objects(path)):
+    for number, raw in enumerate(entries(path)):
         what = f"result {number}"
         if not isinstance(raw, dict):
             raise InputError("SW-508", f"{what} is not a JSON object", path=path)
@@ -156,9 +161,9 @@ def read_results(path: Path, images: CocoImages) -> Iterator[tuple[int, list[Det
             )
         score = raw.get("score")
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-            raise InputError("SW-508", f"{what} has score {score!r}", path=path)
+            raise InputError("SW-508", f"{what} has score {brief(score)}", path=path)
         segmentation = raw.get("segmentation")
-        if not segmentation:
+        if not segmentation and segmentation != []:
             raise InputError("SW-508", f"{what} has no segmentation", path=path)
         by_image[image].append(_Result(number, category, float(score), segmentation))
     for image in sorted(by_image, key=lambda i: (*images.windows[i], i)):
@@ -188,9 +193,11 @@ def _decode(segmentation: Any, window: Window) -> tuple[int, int, Bool]:
     if isinstance(segmentation, dict):
         size, counts = segmentation.get("size"), segmentation.get("counts")
         if size != [height, width]:
-            msg = f"its mask is of size {size}, the image of {[height, width]}"
+            msg = f"its mask is of size {brief(size)}, the image of {[height, width]}"
             raise _BadMaskError(msg)
         return _crop(_counts(counts, height * width), height)
+    if segmentation == []:
+        return 0, 0, np.zeros((0, 0), bool)
     if isinstance(segmentation, list):
         rings = [_ring(r, height, width) for r in segmentation]
         merged = coco_mask.merge(coco_mask.frPyObjects(rings, height, width))
@@ -208,8 +215,11 @@ def _counts(counts: Any, pixels: int) -> NDArray[np.int64]:
     else:
         msg = "its counts are neither text nor whole numbers"
         raise _BadMaskError(msg)
-    if any(n < 0 for n in numbers) or sum(numbers) != pixels:
-        msg = f"its counts add up to {sum(numbers)} px, the image has {pixels}"
+    total = sum(numbers)
+    if any(n < 0 for n in numbers) or total != pixels:
+        # Python does not print numbers of thousands of digits, which JSON may hold.
+        told = total if abs(total) < 1 << _BITS else "far too many"
+        msg = f"its counts add up to {told} px, the image has {pixels}"
         raise _BadMaskError(msg)
     return np.asarray(numbers, np.int64)
 
@@ -225,6 +235,9 @@ def _decompress(text: str) -> list[int]:
         value |= (code & 31) << shift
         shift += 5
         if code & 32:
+            if shift > _BITS:  # no end in sight, and time grows with the square of the length
+                msg = "a count of more than 64 bits"
+                raise _BadMaskError(msg)
             continue
         if code & 16:
             value -= 1 << shift
@@ -257,89 +270,24 @@ def _ring(ring: Any, height: int, width: int) -> list[float]:
         points = len(ring) // 2 if isinstance(ring, list) else 0
         msg = f"a polygon of {points} points"
         raise _BadMaskError(msg)
-    # pycocotools, which draws it, reads past its memory for NaN.
-    if not all(type(v) in {int, float} and math.isfinite(v) for v in ring):
+    if not all(type(v) in {int, float} for v in ring):
         msg = "a polygon with coordinates that are not numbers"
         raise _BadMaskError(msg)
-    for values, limit in ((ring[::2], width), (ring[1::2], height)):
+    try:
+        numbers = [float(v) for v in ring]
+    except OverflowError:
+        msg = "a polygon with a coordinate that is too large"
+        raise _BadMaskError(msg) from None
+    # pycocotools, which draws it, reads past its memory for NaN.
+    if not all(map(math.isfinite, numbers)):
+        msg = "a polygon with coordinates that are not numbers"
+        raise _BadMaskError(msg)
+    for values, limit in ((numbers[::2], width), (numbers[1::2], height)):
         low, high = min(values), max(values)
         if low < -POLYGON_TOLERANCE_PX or high > limit + POLYGON_TOLERANCE_PX:
             msg = f"a polygon from {low:g} to {high:g} leaves the image of {height} × {width} px"
             raise _BadMaskError(msg)
-    return [float(v) for v in ring]
-
-
-def _load(path: Path) -> Any:
-    with _coded(path):
-        return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _objects(path: Path) -> Iterator[Any]:
-    """Entries of a JSON list, one after the other."""
-    decoder = json.JSONDecoder()
-    with _coded(path), path.open(encoding="utf-8") as f:
-        text, at, ended = "", 0, False
-
-        def more() -> None:
-            nonlocal text, at, ended
-            chunk = f.read(max(_CHUNK, len(text) - at))  # doubles, so that long entries cost little
-            ended = not chunk
-            text, at = text[at:] + chunk, 0
-
-        def next_character() -> str:
-            nonlocal at
-            while True:
-                while at < len(text) and text[at].isspace():
-                    at += 1
-                if at < len(text):
-                    return text[at]
-                more()
-                if ended:
-                    msg = "the list breaks off"
-                    raise ValueError(msg)
-
-        if next_character() != "[":
-            msg = "it is not a list"
-            raise ValueError(msg)
-        at += 1
-        if next_character() == "]":
-            at += 1
-        else:
-            while True:
-                next_character()
-                try:
-                    value, end = decoder.raw_decode(text, at)
-                    complete = end < len(text)  # a number may go on
-                except ValueError:
-                    if ended:
-                        raise
-                    complete = False
-                if not complete and not ended:
-                    more()
-                    continue
-                at = end
-                yield value
-                mark = next_character()
-                at += 1
-                if mark == "]":
-                    break
-                if mark != ",":
-                    msg = f"`{mark}` between entries"
-                    raise ValueError(msg)
-        if (text[at:] + f.read()).strip():
-            msg = "there is more after the list"
-            raise ValueError(msg)
-
-
-@contextlib.contextmanager
-def _coded(path: Path) -> Iterator[None]:
-    """Code what reading a JSON file can run into."""
-    try:
-        yield
-    except FileNotFoundError as e:
-        raise InputError("SW-101", "no such file", path=path) from e
-    except (OSError, ValueError) as e:
-        raise InputError("SW-102", f"not the JSON expected: {e}", path=path) from e
+    return numbers
 
 
 def _list(data: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
@@ -349,12 +297,18 @@ def _list(data: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
     return value
 
 
-def _whole(data: dict[str, Any], key: str, what: str, path: Path) -> int:
+def _whole(data: dict[str, Any], key: str, what: str, path: Path, bits: int = _BITS) -> int:
     value = data.get(key)
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
-        return int(value)
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise InputError(
-            "SW-508", f"{what} has `{key}` {value!r}; a whole number is needed", path=path
+            "SW-508", f"{what} has `{key}` {brief(value)}; a whole number is needed", path=path
+        )
+    if not -(1 << bits - 1) <= value < 1 << bits - 1:
+        raise InputError(
+            "SW-508",
+            f"{what} has `{key}` {brief(value)}; it must fit in {bits} bits with sign",
+            path=path,
         )
     return value

@@ -6,25 +6,21 @@ read, kept aside on disk, and drawn along pixel edges at the end, some thousand 
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import geopandas as gpd
 import numpy as np
-import pyogrio
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from pyogrio.errors import DataLayerError, DataSourceError
 
-from components.errors import InputError, WorkspaceError
+from components.errors import InputError
 from components.grid.windows import Window
+from components.inference.borders import unjoined
 from components.inference.coco_results import CocoImages, read_images, read_results
 from components.inference.instance_file import PIECE, Instances, InstanceWriter
 from components.inference.instances import Detection, Instance
@@ -32,18 +28,14 @@ from components.inference.merge_methods import METHODS, Method, Metric, merge
 from components.inference.runs import common_pixels, runs_of
 from components.inference.seams import overlapping_pairs
 from components.inference.stitch import Stitcher
-from components.inventory.export import LAYER, fixed_dates
-from components.inventory.polygons import geodesic_extent, lonlat_transformer, pixel_polygon
+from components.inventory.external_file import check_output, staging, write_layer
 from components.progress import Progress, no_progress
 from components.workspace import coded_os_errors
 
-#: The stitcher, and the rules that it is compared with.
-ALL_METHODS: Final = ("seam", *METHODS)
-
 AnyMethod = Literal["seam"] | Method
 
-#: Columns of the layer beside the polygon.
-COLUMNS: Final = ("category_id", "category", "score", "area_m2", "n_windows", "agreement")
+#: The stitcher, and the rules that it is compared with.
+ALL_METHODS: Final[tuple[AnyMethod, ...]] = ("seam", *METHODS)
 
 
 @dataclass(frozen=True)
@@ -82,10 +74,13 @@ class External:
         How detections were joined.
     windows, detections, landslides : int
         Images read, results read, polygons written.
+    unjoined_windows : int
+        Windows at whose border detections are cut and cannot be joined, as `unjoined` counts them.
     by_category : dict of str to int
         Polygons of each category.
     counts : dict of str to int
-        What the stitcher dropped and why; empty for the other methods.
+        What the stitcher dropped and why; for the other methods the detections, and of them the empty
+        ones.
     class_overlaps : dict of str to int
         Pairs of polygons of different categories that share pixels, by ``name & name``.
     """
@@ -93,6 +88,7 @@ class External:
     out: Path
     method: str
     windows: int
+    unjoined_windows: int
     detections: int
     landslides: int
     by_category: dict[str, int]
@@ -173,32 +169,6 @@ def _grid_of(raster: Path) -> GeoBox:
     return GeoBox(shape, affine, crs.to_wkt())
 
 
-def check_output(out: Path) -> None:
-    """Make sure that the GeoPackage can be written, before any work.
-
-    Parameters
-    ----------
-    out : Path
-        The file; its folder is made if missing.
-
-    Raises
-    ------
-    InputError
-        SW-701 where it is not a ``.gpkg`` file.
-    WorkspaceError
-        SW-201 where it cannot be written, SW-202 on a full disk.
-    """
-    if out.suffix.lower() != ".gpkg" or out.is_dir():
-        raise InputError("SW-701", "--out needs a file name ending with .gpkg", path=out)
-    with coded_os_errors(out):
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=out.parent):
-                pass
-        except (FileExistsError, FileNotFoundError, NotADirectoryError) as e:
-            raise WorkspaceError("SW-201", "its folder cannot be made", path=out) from e
-
-
 def stitch_external(
     images: Path,
     results: Path,
@@ -217,7 +187,7 @@ def stitch_external(
         The raster that the images were cut from.
     out : Path
         The GeoPackage, written whole or not at all. Layer ``landslides`` with the columns
-        `COLUMNS`; features in order of their first row and column.
+        `external_file.COLUMNS`; features in order of their first row and column.
     settings : Settings
         How to join.
     progress : Progress
@@ -232,20 +202,20 @@ def stitch_external(
     InputError
         SW-101, SW-102, SW-508 for the files; SW-701 for the name of the output.
     WorkspaceError
-        SW-201, SW-202 where the output cannot be written.
+        SW-201, SW-202 where the output cannot be written, SW-208 where a file of others is in its
+        place.
     """
     check_output(out)
     shape = (int(grid.shape[0]), int(grid.shape[1]))
     known = read_images(images, shape)
-    with tempfile.TemporaryDirectory(prefix=f".{out.stem}-", dir=out.parent) as folder:
-        scratch, staged = Path(folder) / "instances.npz", Path(folder) / out.name
+    with staging(out) as folder:
+        scratch, staged = folder / "instances.npz", folder / out.name
         with InstanceWriter(scratch) as writer:
             windows = _followed(read_results(results, known), len(known.windows), progress)
             join = _seam if settings.method == "seam" else _compared
             n_detections, counts = join(windows, known, shape, settings, writer.extend)
         instances = Instances(scratch)
-        with _coded_writing(out):
-            by_category = _write(staged, instances, known, grid, progress)
+        by_category = write_layer(staged, out, instances, known, grid, progress)
         overlaps = _class_overlaps(instances, known)
         with coded_os_errors(out):
             os.replace(staged, out)
@@ -253,6 +223,7 @@ def stitch_external(
         out,
         settings.method,
         len(known.windows),
+        unjoined(known.windows.values()),
         n_detections,
         len(instances),
         by_category,
@@ -293,6 +264,7 @@ def _compared(
 ) -> tuple[int, dict[str, int]]:
     plan: dict[int, Window] = known.windows
     detections = [d for _, found in windows for d in found]
+    n_empty = sum(not (d.prob >= np.float32(settings.mask_threshold)).any() for d in detections)
     if settings.method != "seam":
         sink(
             merge(
@@ -305,51 +277,7 @@ def _compared(
                 mask_threshold=settings.mask_threshold,
             )
         )
-    return len(detections), {}
-
-
-def _write(
-    path: Path, instances: Instances, known: CocoImages, grid: GeoBox, progress: Progress
-) -> dict[str, int]:
-    """Write the layer piece by piece, and count by category."""
-    to_lonlat = lonlat_transformer(grid.crs)
-    by_category: Counter[str] = Counter(dict.fromkeys(known.categories.values(), 0))
-    progress("polygons", 0, len(instances))
-    for at in range(0, max(len(instances), 1), PIECE):
-        piece = instances[at : at + PIECE]
-        polygons = [pixel_polygon(i.mask, i.row, i.col, grid.affine) for i in piece]
-        names = [known.categories[i.category] for i in piece]
-        by_category.update(names)
-        table = gpd.GeoDataFrame(
-            {
-                "category_id": np.asarray([i.category for i in piece], np.int64),
-                "category": np.asarray(names, object),
-                "score": np.asarray([i.score for i in piece], np.float64),
-                "area_m2": np.asarray(
-                    [geodesic_extent(p, to_lonlat).area_m2 for p in polygons], np.float64
-                ),
-                "n_windows": np.asarray([i.n_windows for i in piece], np.int64),
-                "agreement": np.asarray([i.agreement for i in piece], np.float64),
-            },
-            geometry=polygons,
-            crs=grid.crs,
-        )
-        with fixed_dates():
-            pyogrio.write_dataframe(
-                table, path, layer=LAYER, driver="GPKG", geometry_type="MultiPolygon", append=at > 0
-            )
-        progress("polygons", at + len(piece), len(instances))
-    return dict(by_category)
-
-
-@contextlib.contextmanager
-def _coded_writing(out: Path) -> Iterator[None]:
-    try:
-        with coded_os_errors(out):
-            yield
-    except (DataSourceError, DataLayerError) as e:
-        full = "full" in str(e) or "I/O" in str(e)
-        raise WorkspaceError("SW-202" if full else "SW-201", str(e), path=out) from e
+    return len(detections), {"detections": len(detections), "empty": n_empty}
 
 
 def _class_overlaps(instances: Instances, known: CocoImages) -> dict[str, int]:
