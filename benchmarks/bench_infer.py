@@ -177,7 +177,7 @@ def stopwatch(spent: dict[str, float]) -> Iterator[None]:
         (compute, "read_run", "read and render (1 thread)"),
         (Predictor, "_run", "network and pasting (all lanes)"),
         (compute, "save_shard", "shards"),
-        (run, "_stitch", "stitch and write"),
+        (run, "stitch_shards", "stitch, second look and write (1 thread)"),
     )
     kept = [(place, name, getattr(place, name)) for place, name, _ in parts]
     for place, name, label in parts:

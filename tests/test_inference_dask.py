@@ -113,6 +113,7 @@ def test_a_cluster_that_loses_all_workers_is_given_up(
     assert ws.artefacts("detections") == []
 
 
+@pytest.mark.slow
 def test_two_workspaces_share_a_cluster(
     region: tuple[Path, Path], alone: dict[str, bytes], tmp_path: Path, cluster: LocalCluster
 ) -> None:

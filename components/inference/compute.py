@@ -181,19 +181,26 @@ def _read_ahead(plan: Plan, missing: Sequence[int]) -> Generator[list[Ready], No
 
 
 def _finish(
-    plan: Plan, batch: _Batch, predictor: Predictor, guard: MemoryGuard, others: Sequence[_Batch]
+    plan: Plan,
+    batch: _Batch,
+    predictor: Predictor,
+    guard: MemoryGuard,
+    others: Sequence[_Batch] | None = None,
 ) -> list[WindowResult]:
-    """Results of a batch, others being in flight; one that failed is tried again in halves or by windows."""
+    """Results of a batch; one that failed is tried again in halves or window by window.
+
+    Others were in flight beside it, or none from its beginning.
+    """
     if not batch.futures:
         return [_without_image(r) for r in batch.windows]
     windows = batch.windows
     try:
         found = [f.result() for f in batch.futures]
     except MemoryError:
-        # Once more when the others have given back theirs.
-        wait([f for other in others for f in other.futures])
+        # Once more when the others have given back theirs: a single window may have failed for them.
+        wait([f for flying in (batch, *(others or ())) for f in flying.futures])
         predictor.release()
-        if len(windows) > 1 or not others:
+        if len(windows) > 1 or others is None:
             guard.halve(len(windows))
         parts = [windows[i : i + guard.size] for i in range(0, len(windows), guard.size)]
     except WINDOW_ERRORS as e:
@@ -210,7 +217,7 @@ def _finish(
     return [
         r
         for part in parts
-        for r in _finish(plan, _begin(plan, batch.shard, part, predictor), predictor, guard, ())
+        for r in _finish(plan, _begin(plan, batch.shard, part, predictor), predictor, guard)
     ]
 
 
