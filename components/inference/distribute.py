@@ -114,7 +114,7 @@ def _watched(client: Client, futures: list[Future[list[WindowRow]]]) -> Iterator
         while not done.wait(PATIENCE_S / 6):
             try:
                 workers = client.scheduler_info(n_workers=1)["n_workers"]
-            except (OSError, TimeoutError, KeyError, RuntimeError):
+            except (OSError, TimeoutError, RuntimeError):
                 continue  # the futures will say that the scheduler has gone
             alone = 0.0 if workers else alone + PATIENCE_S / 6
             if alone >= PATIENCE_S:
